@@ -24,9 +24,6 @@ struct thaw_reader_stats {
 	uint64_t errors; /* frames that could not be read or verified */
 };
 
-/* Where and why a frame failed. Called from the reading thread, without locks held. */
-typedef void thaw_frame_error_fn(void *userdata, uint32_t frame, const char *cause);
-
 /* The image is borrowed and must outlive the reader. cache_bytes: 0 means the default, 32 MiB. */
 _must_check_ int thaw_reader_new(const struct thaw_image *image, uint64_t cache_bytes,
 				 struct thaw_reader **ret_reader);
@@ -51,19 +48,15 @@ struct thaw_pin {
 };
 
 /*
- * inode must be a regular file of this reader's image. Errors: -EIO for damage
- * or a source that fails, -ENOMEM. *ret_frame (may be NULL) names the frame
- * that failed.
+ * inode must be a regular file of this reader's image. Errors, whose text names
+ * the frame: -EBADMSG for damage, -ENOMEM, I/O errors of the source.
  */
 _must_check_ int thaw_reader_pin(struct thaw_reader *reader, const struct thaw_inode *inode,
-				 uint64_t offset, size_t len, struct thaw_pin *ret_pin,
-				 uint32_t *ret_frame);
+				 uint64_t offset, size_t len, struct thaw_error *err,
+				 struct thaw_pin *ret_pin);
 void thaw_reader_unpin(struct thaw_reader *reader, struct thaw_pin *pin);
 
-/*
- * Copying form: *ret_len is less than len only at the end of the file. The
- * error's text names frame and cause.
- */
+/* Copying form: *ret_len is less than len only at the end of the file. */
 _must_check_ int thaw_reader_read(struct thaw_reader *reader, const struct thaw_inode *inode,
 				  uint64_t offset, void *buf, size_t len, struct thaw_error *err,
 				  size_t *ret_len);
@@ -71,9 +64,9 @@ _must_check_ int thaw_reader_read(struct thaw_reader *reader, const struct thaw_
 void thaw_reader_stats(struct thaw_reader *reader, struct thaw_reader_stats *ret_stats);
 
 /*
- * One frame, outside of any cache: read, verify, decompress into buf (at least
- * frame size bytes). scratch holds the stored bytes (at least THAW_FRAME_BOUND).
- * For whole passes over an image, which would only wash out a cache.
+ * One frame, outside of any cache: read, verified, decompressed into buf (at
+ * least the frame's size). For whole passes over an image, which would only wash
+ * a cache out. A decoder is used by one thread at a time. Errors as above.
  */
 struct thaw_frame_decoder;
 _must_check_ int thaw_frame_decoder_new(const struct thaw_image *image,

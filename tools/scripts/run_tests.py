@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Build thaw, run every test, and count.
+
+The unit tests and the replay of the fuzz corpus run with AddressSanitizer and
+UndefinedBehaviorSanitizer. Whatever mounts or runs the command runs against the
+release build; what reads hostile input runs against the sanitized build too.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import build
+
+TESTS = build.ROOT / "tests"
+SANITIZED_PARTS = ("cli", "hostile")
+
+
+class Part:
+    """One run of one test program: its counts, and what failed."""
+
+    def __init__(self, name):
+        self.name = name
+        self.passed = 0
+        self.skipped = []
+        self.failed = []
+        self.seconds = 0.0
+
+    def count(self, report, must_mount):
+        """Add the test cases of a JUnit report. A report that is not there is a failure."""
+        try:
+            cases = list(ElementTree.parse(report).iter("testcase"))
+        except (OSError, ElementTree.ParseError) as error:
+            self.failed.append(f"no usable report: {error}")
+            return
+        for case in cases:
+            name = " ".join(filter(None, (case.get("classname"), case.get("name"))))
+            skipped = case.find("skipped")
+            if case.find("failure") is not None or case.find("error") is not None:
+                self.failed.append(name)
+            elif skipped is None:
+                self.passed += 1
+            else:
+                reason = skipped.get("message") or "no reason given"
+                if must_mount and _mounts(case) and not _is_about_root(reason):
+                    self.failed.append(f"{name}: skipped ({reason}), though this machine can mount")
+                else:
+                    self.skipped.append(f"{name}: {reason}")
+
+
+def _mounts(case):
+    """Whether a test of pytest lies in tests/mount."""
+    place = f"{case.get('file') or ''}/{case.get('classname') or ''}"
+    return "mount" in place.replace(".", "/").split("/")
+
+
+def _is_about_root(reason):
+    return os.geteuid() != 0 and "root" in reason
+
+
+def can_mount():
+    """Whether nothing but thaw itself can make a mount fail here."""
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except OSError:
+        return False
+    if os.geteuid() != 0:
+        return shutil.which("fusermount3") is not None
+    # Root of a container often lacks the right to mount.
+    attempt = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return subprocess.run(attempt, capture_output=True).returncode == 0
+
+
+def run_meson(directory, suites, must_mount):
+    """Run the suites that meson knows, and count every case inside of them."""
+    part = Part("unit tests and fuzz corpus")
+    base = f"tools-test-{os.getpid()}"
+    command = ["meson", "test", "-C", str(directory), "--no-rebuild", "--print-errorlogs",
+               "--logbase", base]
+    for suite in suites:
+        command += ["--suite", suite]
+    code = _run(part, command)
+    logs = directory / "meson-logs"
+    part.count(logs / f"{base}.junit.xml", must_mount)
+    _distrust(part, code)
+    for log in logs.glob(f"{base}*"):
+        log.unlink()
+    return part
+
+
+def run_pytest(name, binary, scratch, arguments, must_mount):
+    part = Part(name)
+    report = scratch / f"{len(list(scratch.iterdir()))}.xml"
+    command = [sys.executable, "-B", "-m", "pytest", "-q", f"--junitxml={report}",
+               "-c", str(TESTS / "pytest.ini"), "--rootdir", str(TESTS), *arguments]
+    code = _run(part, command, THAW_BIN=str(binary))
+    if code == 5:
+        part.failed.append("no test was found")
+        return part
+    part.count(report, must_mount)
+    _distrust(part, code)
+    return part
+
+
+def _run(part, command, **variables):
+    print(f"\n== {part.name}", flush=True)
+    environment = dict(os.environ, PYTHONDONTWRITEBYTECODE="1", **variables)
+    start = time.monotonic()
+    code = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL,
+                          stderr=subprocess.STDOUT, cwd=build.ROOT).returncode
+    part.seconds = time.monotonic() - start
+    return code
+
+
+def _distrust(part, code):
+    """An exit status that the counts do not explain is a failure of its own."""
+    if code != 0 and not part.failed:
+        part.failed.append(f"exit status {code}, though no test failed")
+    if code == 0 and not part.passed and not part.failed:
+        part.failed.append("not one test passed")
+
+
+def summary(parts):
+    print()
+    for part in parts:
+        for name in part.skipped:
+            print(f"skipped  {part.name}: {name}")
+    for part in parts:
+        for name in part.failed:
+            print(f"FAILED   {part.name}: {name}")
+    for part in parts:
+        print(f"{part.seconds:7.1f} s  {part.passed:5} passed  {len(part.failed):3} failed  "
+              f"{len(part.skipped):3} skipped  {part.name}")
+    passed = sum(part.passed for part in parts)
+    failed = sum(len(part.failed) for part in parts)
+    skipped = sum(len(part.skipped) for part in parts)
+    line = f"{passed} passed, {failed} failed"
+    if skipped:
+        line += f", {skipped} skipped"
+    # The very last line, alone: other programs read it.
+    sys.stderr.flush()
+    print(line, flush=True)
+    return 1 if failed or not passed else 0
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        prog="tools/test",
+        usage="tools/test [--fast] [--werror] [-- PYTEST-ARGUMENT...]",
+        description="Build thaw and run every test. The last line is `N passed, N failed`.",
+        epilog="With arguments for pytest, only pytest runs, and only what they select: "
+        "tools/test -- tests/cli -k pack",
+    )
+    parser.add_argument("--fast", action="store_true", help="release build only, no sanitizers")
+    parser.add_argument("--werror", action="store_true", help="a compiler's warning is a failure")
+    # argparse would take only the first of several words after `--`.
+    words = sys.argv[1:] + ["--"]
+    at = words.index("--")
+    arguments = parser.parse_args(words[:at])
+    arguments.pytest = words[at + 1:-1]
+    return arguments
+
+
+def run(arguments, scratch):
+    options = ["werror=" + ("true" if arguments.werror else "false"), "tests=enabled"]
+    print("building", flush=True)
+    release = build.build("release", *options)
+    checked = release if arguments.fast else build.build("sanitize", *options)
+    must_mount = can_mount()
+
+    parts = []
+    if not arguments.pytest:
+        parts.append(run_meson(checked, ("unit", "fuzz"), must_mount))
+    selected = arguments.pytest or [str(TESTS)]
+    parts.append(run_pytest("commands and mounts", release / "thaw", scratch, selected, must_mount))
+    if not arguments.fast:
+        selected = arguments.pytest or [str(TESTS / part) for part in SANITIZED_PARTS]
+        parts.append(run_pytest("commands and hostile input, with sanitizers",
+                                checked / "thaw", scratch, selected, must_mount))
+    return summary(parts)
+
+
+def main():
+    arguments = parse_arguments()
+    with tempfile.TemporaryDirectory(prefix="thaw-tools-test-") as scratch:
+        try:
+            code = run(arguments, Path(scratch))
+        except build.BuildError as error:
+            print(f"tools/test: {error}", file=sys.stderr)
+            print("0 passed, 1 failed", flush=True)
+            code = 1
+        except KeyboardInterrupt:
+            code = 130
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#define ZSTD_STATIC_LINKING_ONLY /* ZSTD_d_forceIgnoreChecksum */
 #include <zstd.h>
 
 #include "digest.h"
@@ -43,7 +44,7 @@ int thaw_frame_decoder_new(const struct thaw_image *image, struct thaw_frame_dec
 		return -ENOMEM;
 	}
 	/* SHA-256 has spoken already; the frame's own checksum is for others. */
-	(void)ZSTD_DCtx_setParameter(decoder->context, ZSTD_d_experimentalParam3, 1);
+	(void)ZSTD_DCtx_setParameter(decoder->context, ZSTD_d_forceIgnoreChecksum, 1);
 	*ret_decoder = decoder;
 	return 0;
 }
@@ -334,7 +335,7 @@ int thaw_reader_pin(struct thaw_reader *reader, const struct thaw_inode *inode, 
 	pthread_mutex_lock(&reader->lock);
 	while (at < end && ret_pin->count < THAW_PIN_MAX) {
 		struct thaw_frame frame;
-		struct entry *entry;
+		struct entry *entry = NULL;
 		uint64_t stop;
 
 		r = pin_frame(reader, number, err, &entry);

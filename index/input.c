@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The tar stream of an archive, whatever it is compressed with.
+ *
+ * The kind is told by the first bytes, never by the name. gzip and bzip2 go
+ * through libarchive. zstd and xz go to their libraries directly: both formats
+ * let a file demand gigabytes of memory, libarchive's xz reader sets no bound,
+ * and neither says apart what is damaged and what is too large.
+ *
+ * What may follow the compressed data is zeros (tapes pad with them); several
+ * gzip members, bzip2 or xz streams or zstd frames in a row are one stream, as
+ * their own tools have it.
+ */
+#include <archive.h>
+#include <archive_entry.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <lzma.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <zstd.h>
+#include <zstd_errors.h>
+
+#include "pack-internal.h"
+#include "util/bytes.h"
+#include "util/cleanup.h"
+
+#define READ_SIZE (256u << 10)
+#define BLOCK_SIZE (256u << 10)
+/* zstd's own default (windowLog 27), and twice the dictionary of `xz -9` with room for its state. */
+#define ZSTD_WINDOW_LOG_MAX 27
+#define XZ_MEMORY_MAX (192ull << 20)
+
+struct archive_input {
+	struct thaw_input base;
+	int fd;
+	bool ended;	/* the file has no more bytes */
+	bool finished;	/* the stream has no more blocks */
+	int read_error; /* a failed read(2), kept over a library's own words */
+	uint8_t *bytes; /* READ_SIZE: what was read last */
+	size_t byte_count, byte_used;
+	uint8_t *block; /* BLOCK_SIZE: zstd and xz decode into it */
+
+	struct archive *archive; /* gzip, bzip2 */
+	ZSTD_DCtx *zstd;
+	size_t zstd_hint; /* 0: between two frames */
+	lzma_stream xz;
+};
+
+/* Bytes that no decoder has seen yet; at the end of the file there are none. */
+static int fill(struct archive_input *input, struct thaw_error *err)
+{
+	if (input->byte_used < input->byte_count || input->ended)
+		return 0;
+	for (;;) {
+		ssize_t n = read(input->fd, input->bytes, READ_SIZE);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			input->read_error = -errno;
+			return thaw_io(err, -errno, "cannot be read");
+		}
+		input->byte_used = 0;
+		input->byte_count = (size_t)n;
+		input->ended = n == 0;
+		input->base.consumed += (uint64_t)n;
+		return 0;
+	}
+}
+
+/* Everything from here to the end of the file must be zeros. */
+static int expect_padding(struct archive_input *input, struct thaw_error *err)
+{
+	for (;;) {
+		int r = fill(input, err);
+
+		if (r < 0)
+			return r;
+		if (input->ended)
+			return 0;
+		if (!all_zero(input->bytes + input->byte_used, input->byte_count - input->byte_used))
+			return thaw_damaged(err, "the compressed data is followed by other bytes");
+		input->byte_used = input->byte_count;
+	}
+}
+
+static int next_plain(struct thaw_input *base, struct thaw_error *err, const uint8_t **ret_data,
+		      size_t *ret_len)
+{
+	struct archive_input *input = (struct archive_input *)base;
+	int r = fill(input, err);
+
+	if (r < 0)
+		return r;
+	*ret_data = input->bytes + input->byte_used;
+	*ret_len = input->byte_count - input->byte_used;
+	input->byte_used = input->byte_count;
+	return 0;
+}
+
+static int zstd_failure(size_t code, struct thaw_error *err)
+{
+	switch (ZSTD_getErrorCode(code)) {
+	case ZSTD_error_frameParameter_windowTooLarge:
+		return thaw_limit(err, "zstd needs a window of more than 128 MiB to decompress it");
+	case ZSTD_error_memory_allocation:
+		return thaw_oom(err);
+	default:
+		return thaw_damaged(err, "damaged zstd data (%s)", ZSTD_getErrorName(code));
+	}
+}
+
+static int next_zstd(struct thaw_input *base, struct thaw_error *err, const uint8_t **ret_data,
+		     size_t *ret_len)
+{
+	struct archive_input *input = (struct archive_input *)base;
+	ZSTD_outBuffer out = { .dst = input->block, .size = BLOCK_SIZE };
+
+	while (out.pos == 0 && !input->finished) {
+		ZSTD_inBuffer in = { .src = input->bytes };
+		int r = fill(input, err);
+
+		if (r < 0)
+			return r;
+		if (input->ended && input->zstd_hint != 0)
+			return thaw_damaged(err, "the zstd data ends too early");
+		if (input->ended) {
+			input->finished = true;
+			break;
+		}
+		if (input->zstd_hint == 0 && input->bytes[input->byte_used] == 0) {
+			r = expect_padding(input, err);
+			if (r < 0)
+				return r;
+			continue;
+		}
+		in.pos = input->byte_used;
+		in.size = input->byte_count;
+		input->zstd_hint = ZSTD_decompressStream(input->zstd, &out, &in);
+		if (ZSTD_isError(input->zstd_hint))
+			return zstd_failure(input->zstd_hint, err);
+		input->byte_used = in.pos;
+	}
+	*ret_data = input->block;
+	*ret_len = out.pos;
+	return 0;
+}
+
+static int xz_failure(lzma_ret code, struct thaw_error *err)
+{
+	switch (code) {
+	case LZMA_MEMLIMIT_ERROR:
+		return thaw_limit(err, "xz needs more than %llu MiB to decompress it",
+				  XZ_MEMORY_MAX >> 20);
+	case LZMA_MEM_ERROR:
+		return thaw_oom(err);
+	case LZMA_BUF_ERROR:
+		return thaw_damaged(err, "the xz data ends too early");
+	default:
+		return thaw_damaged(err, "damaged xz data");
+	}
+}
+
+static int next_xz(struct thaw_input *base, struct thaw_error *err, const uint8_t **ret_data,
+		   size_t *ret_len)
+{
+	struct archive_input *input = (struct archive_input *)base;
+
+	input->xz.next_out = input->block;
+	input->xz.avail_out = BLOCK_SIZE;
+	while (input->xz.avail_out == BLOCK_SIZE && !input->finished) {
+		lzma_ret code;
+		int r = fill(input, err);
+
+		if (r < 0)
+			return r;
+		input->xz.next_in = input->bytes + input->byte_used;
+		input->xz.avail_in = input->byte_count - input->byte_used;
+		code = lzma_code(&input->xz, input->ended ? LZMA_FINISH : LZMA_RUN);
+		input->byte_used = input->byte_count - input->xz.avail_in;
+		if (code == LZMA_STREAM_END)
+			input->finished = true;
+		else if (code != LZMA_OK)
+			return xz_failure(code, err);
+	}
+	*ret_data = input->block;
+	*ret_len = BLOCK_SIZE - input->xz.avail_out;
+	return 0;
+}
+
+/* libarchive's reader: hand it what fill() has. */
+static la_ssize_t archive_pull(struct archive *archive, void *userdata, const void **ret_buffer)
+{
+	struct archive_input *input = userdata;
+
+	if (fill(input, NULL) < 0) {
+		archive_set_error(archive, -input->read_error, "cannot be read");
+		return -1;
+	}
+	*ret_buffer = input->bytes + input->byte_used;
+	input->byte_used = input->byte_count;
+	return (la_ssize_t)input->byte_count;
+}
+
+static int archive_failure(struct archive_input *input, struct thaw_error *err)
+{
+	const char *text = archive_error_string(input->archive);
+
+	if (input->read_error)
+		return thaw_io(err, input->read_error, "cannot be read");
+	if (archive_errno(input->archive) == ENOMEM)
+		return thaw_oom(err);
+	return thaw_damaged(err, "damaged compressed data (%s)", text ? text : "unknown");
+}
+
+static int next_archive(struct thaw_input *base, struct thaw_error *err,
+			const uint8_t **ret_data, size_t *ret_len)
+{
+	struct archive_input *input = (struct archive_input *)base;
+	const void *data = NULL;
+	la_int64_t offset;
+	size_t len = 0;
+	uint64_t seen;
+	int r = ARCHIVE_EOF;
+
+	while (!input->finished && len == 0) {
+		r = archive_read_data_block(input->archive, &data, &len, &offset);
+		if (r == ARCHIVE_EOF) {
+			/*
+			 * The filter stopped where it found no further member: what
+			 * it has not consumed is still in the buffer.
+			 */
+			input->finished = true;
+			seen = (uint64_t)archive_filter_bytes(input->archive, -1);
+			if (input->base.consumed - seen > input->byte_count)
+				return thaw_damaged(err, "damaged compressed data");
+			input->byte_used = input->byte_count -
+					   (size_t)(input->base.consumed - seen);
+			len = 0;
+			r = expect_padding(input, err);
+			if (r < 0)
+				return r;
+		} else if (r != ARCHIVE_OK) {
+			return archive_failure(input, err);
+		}
+	}
+	*ret_data = data;
+	*ret_len = len;
+	return 0;
+}
+
+static void archive_input_free(struct thaw_input *base)
+{
+	struct archive_input *input = (struct archive_input *)base;
+
+	if (input->archive)
+		(void)archive_read_free(input->archive); /* reading: nothing to lose */
+	ZSTD_freeDCtx(input->zstd);
+	lzma_end(&input->xz);
+	(void)safe_close(input->fd);
+	free(input->bytes);
+	free(input->block);
+	free(input);
+}
+
+static int open_archive(struct archive_input *input, int filter, struct thaw_error *err)
+{
+	struct archive_entry *entry;
+
+	input->archive = archive_read_new();
+	if (!input->archive || archive_read_support_format_raw(input->archive) != ARCHIVE_OK)
+		return thaw_oom(err);
+	/* Built in or by an external program, which we do not want: ARCHIVE_WARN. */
+	if ((filter == ARCHIVE_FILTER_GZIP ? archive_read_support_filter_gzip(input->archive) :
+					     archive_read_support_filter_bzip2(input->archive)) !=
+	    ARCHIVE_OK)
+		return thaw_refused(err, "this libarchive was built without %s", input->base.kind);
+	if (archive_read_open(input->archive, input, NULL, archive_pull, NULL) != ARCHIVE_OK ||
+	    archive_read_next_header(input->archive, &entry) != ARCHIVE_OK)
+		return archive_failure(input, err);
+	input->base.next = next_archive;
+	return 0;
+}
+
+static int open_zstd(struct archive_input *input, struct thaw_error *err)
+{
+	input->zstd = ZSTD_createDCtx();
+	if (!input->zstd ||
+	    ZSTD_isError(ZSTD_DCtx_setParameter(input->zstd, ZSTD_d_windowLogMax,
+						ZSTD_WINDOW_LOG_MAX)))
+		return thaw_oom(err);
+	input->base.next = next_zstd;
+	return 0;
+}
+
+static int open_xz(struct archive_input *input, struct thaw_error *err)
+{
+	if (lzma_stream_decoder(&input->xz, XZ_MEMORY_MAX, LZMA_CONCATENATED) != LZMA_OK)
+		return thaw_oom(err);
+	input->base.next = next_xz;
+	return 0;
+}
+
+static bool starts_with(const struct archive_input *input, const char *magic, size_t len)
+{
+	return input->byte_count >= len && memcmp(input->bytes, magic, len) == 0;
+}
+
+static int recognise(struct archive_input *input, struct thaw_error *err)
+{
+	uint32_t first;
+	int r = fill(input, err);
+
+	if (r < 0)
+		return r;
+	if (input->ended)
+		return thaw_damaged(err, "is empty; not a tar archive");
+	first = input->byte_count >= 4 ? get_le32(input->bytes) : 0;
+	if (starts_with(input, "\x1f\x8b", 2)) {
+		input->base.kind = "tar.gz";
+		return open_archive(input, ARCHIVE_FILTER_GZIP, err);
+	}
+	if (starts_with(input, "BZh", 3)) {
+		input->base.kind = "tar.bz2";
+		return open_archive(input, ARCHIVE_FILTER_BZIP2, err);
+	}
+	if (first == ZSTD_MAGICNUMBER ||
+	    (first & ZSTD_MAGIC_SKIPPABLE_MASK) == ZSTD_MAGIC_SKIPPABLE_START) {
+		input->base.kind = "tar.zst";
+		return open_zstd(input, err);
+	}
+	if (starts_with(input, "\xfd" "7zXZ\0", 6)) {
+		input->base.kind = "tar.xz";
+		return open_xz(input, err);
+	}
+	if (starts_with(input, "PK\x03\x04", 4) || starts_with(input, "PK\x05\x06", 4))
+		return thaw_damaged(err, "is a zip archive, which thaw does not pack");
+	input->base.kind = "tar";
+	input->base.next = next_plain;
+	return 0;
+}
+
+static int open_file(int fd, struct thaw_error *err, struct thaw_input **ret_input)
+{
+	_cleanup_(thaw_input_freep) struct thaw_input *base = NULL;
+	struct archive_input *input = calloc(1, sizeof(*input));
+	struct stat st;
+	int r;
+
+	if (!input) {
+		(void)safe_close(fd);
+		return thaw_oom(err);
+	}
+	base = &input->base;
+	base->free = archive_input_free;
+	input->fd = fd;
+	input->xz = (lzma_stream)LZMA_STREAM_INIT;
+	input->bytes = malloc(READ_SIZE);
+	input->block = malloc(BLOCK_SIZE);
+	if (!input->bytes || !input->block)
+		return thaw_oom(err);
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
+		base->total = (uint64_t)st.st_size;
+		(void)posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL); /* a hint */
+	}
+	r = recognise(input, err);
+	if (r < 0)
+		return r;
+	*ret_input = steal_ptr(base);
+	return 0;
+}
+
+int thaw_input_open(const char *path, struct thaw_error *err, struct thaw_input **ret_input)
+{
+	_cleanup_(closep) int fd = -1;
+	struct stat st;
+
+	fd = strcmp(path, "-") == 0 ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3) :
+				      open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0)
+		return thaw_io(err, -errno, "cannot be opened");
+	if (fstat(fd, &st) < 0)
+		return thaw_io(err, -errno, "cannot be read");
+	if (S_ISDIR(st.st_mode))
+		return thaw_input_open_directory(steal_fd(&fd), err, ret_input);
+	return open_file(steal_fd(&fd), err, ret_input);
+}
+
+struct thaw_input *thaw_input_free(struct thaw_input *input)
+{
+	if (input)
+		input->free(input);
+	return NULL;
+}

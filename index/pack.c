@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The indexer: from a source to an image, in one pass. */
+#include "thaw/pack.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zstd.h>
+
+#include "digest.h"
+#include "image-writer.h"
+#include "pack-internal.h"
+#include "tree.h"
+#include "util/cleanup.h"
+
+#define LEVEL_DEFAULT 9
+#define FRAME_SIZE_DEFAULT (256u << 10)
+#define MAX_BYTES_DEFAULT (256ull << 30)
+#define MAX_ENTRIES_DEFAULT (4ull << 20)
+/* gzip cannot exceed 1032; real environments stay below 10. */
+#define MAX_RATIO_DEFAULT 250u
+#define RATIO_GRACE (64ull << 20) /* stream bytes before the ratio counts */
+#define PROGRESS_STEP (1ull << 20)
+
+struct pack {
+	const struct thaw_pack_options *options; /* complete: no zeros left */
+	struct thaw_input *input;
+	struct thaw_frames *frames;
+	struct thaw_digest *digest;
+	uint64_t size; /* stream bytes seen */
+	uint64_t reported;
+};
+
+static int check_limits(struct pack *pack, struct thaw_error *err)
+{
+	const struct thaw_pack_options *options = pack->options;
+
+	if (pack->size > options->max_bytes)
+		return thaw_limit(err, "more than %" PRIu64 " bytes when unpacked (--max-bytes)",
+				  options->max_bytes);
+	if (pack->size > RATIO_GRACE &&
+	    pack->size / options->max_ratio > pack->input->consumed)
+		return thaw_limit(err, "unpacks to more than %" PRIu64 " times its size (--max-ratio)",
+				  options->max_ratio);
+	return 0;
+}
+
+static int report_progress(struct pack *pack, struct thaw_error *err)
+{
+	const struct thaw_pack_options *options = pack->options;
+
+	if (!options->progress || pack->size - pack->reported < PROGRESS_STEP)
+		return 0;
+	pack->reported = pack->size;
+	if (options->progress(options->progress_data, pack->input->consumed, pack->input->total,
+			      pack->size) == 0)
+		return 0;
+	return thaw_io(err, -EINTR, "stopped");
+}
+
+/* Each block of the stream passes here once: to the compressors, then to the parser. */
+static int pull(void *userdata, struct thaw_error *err, const uint8_t **ret_data, size_t *ret_len)
+{
+	struct pack *pack = userdata;
+	int r;
+
+	r = pack->input->next(pack->input, err, ret_data, ret_len);
+	if (r < 0)
+		return r;
+	pack->size += *ret_len;
+	r = check_limits(pack, err);
+	if (r < 0)
+		return r;
+	if (thaw_digest_add(pack->digest, *ret_data, *ret_len) < 0)
+		return thaw_oom(err);
+	r = thaw_frames_add(pack->frames, *ret_data, *ret_len, err);
+	if (r < 0)
+		return r;
+	return report_progress(pack, err);
+}
+
+static unsigned cpu_count(void)
+{
+	cpu_set_t set;
+
+	/* The CPUs that we may use, which in a container are fewer than there are. */
+	if (sched_getaffinity(0, sizeof(set), &set) == 0)
+		return (unsigned)CPU_COUNT(&set);
+	return 1;
+}
+
+static int complete_options(const struct thaw_pack_options *given,
+			    struct thaw_pack_options *options, struct thaw_error *err)
+{
+	*options = *given;
+	if (!options->level)
+		options->level = LEVEL_DEFAULT;
+	if (!options->frame_size)
+		options->frame_size = FRAME_SIZE_DEFAULT;
+	if (!options->threads)
+		options->threads = cpu_count();
+	if (!options->max_bytes || options->max_bytes > THAW_DATA_MAX)
+		options->max_bytes = options->max_bytes ? THAW_DATA_MAX : MAX_BYTES_DEFAULT;
+	if (!options->max_entries)
+		options->max_entries = MAX_ENTRIES_DEFAULT;
+	if (!options->max_ratio)
+		options->max_ratio = MAX_RATIO_DEFAULT;
+	if (options->level < ZSTD_minCLevel() || options->level > ZSTD_maxCLevel())
+		return thaw_limit(err, "zstd has levels up to %d", ZSTD_maxCLevel());
+	if (options->frame_size < THAW_FRAME_USIZE_MIN || options->frame_size > THAW_FRAME_USIZE_MAX)
+		return thaw_limit(err, "frames hold %u bytes to %u MiB", THAW_FRAME_USIZE_MIN,
+				  THAW_FRAME_USIZE_MAX >> 20);
+	return 0;
+}
+
+/* What the index says of the image as a whole; keys are documented in doc/format.md. */
+static int make_meta(const struct thaw_pack_report *report, struct thaw_error *err, char **ret_meta)
+{
+	json_t *meta = json_pack(
+		"{s:s, s:s, s:{s:I, s:I, s:I}, s:{s:I, s:I}, s:I, s:I}", "tool",
+		"thaw " THAW_VERSION_STRING, "source", report->source_kind, "bytecode", "valid",
+		(json_int_t)report->pyc_valid, "stale", (json_int_t)report->pyc_stale, "missing",
+		(json_int_t)report->pyc_missing, "dropped", "xattrs",
+		(json_int_t)report->dropped_xattrs, "setid", (json_int_t)report->dropped_setid,
+		"duplicates", (json_int_t)report->duplicates, "implied_directories",
+		(json_int_t)report->implied);
+
+	if (meta && report->python[0] != '\0' &&
+	    json_object_set_new(meta, "python", json_string(report->python)) < 0) {
+		json_decref(meta);
+		meta = NULL;
+	}
+	*ret_meta = meta ? json_dumps(meta, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+	json_decref(meta);
+	return *ret_meta ? 0 : thaw_oom(err);
+}
+
+static int write_index(struct pack *pack, const struct thaw_tree *tree,
+		       struct thaw_output *output, struct thaw_error *err,
+		       struct thaw_pack_report *report)
+{
+	struct thaw_image_contents contents = { .stream_size = pack->size };
+	struct thaw_sections sections = { 0 };
+	_cleanup_(freep) char *meta = NULL;
+	int r;
+
+	r = make_meta(report, err, &meta);
+	if (r < 0)
+		return r;
+	if (thaw_digest_end(pack->digest, contents.stream_digest) < 0)
+		return thaw_oom(err);
+	r = thaw_tree_emit(tree, err, &sections);
+	if (r < 0)
+		return r;
+	contents.stream_stored = thaw_output_offset(output);
+	contents.inodes = sections.inodes;
+	contents.inodes_size = sections.inodes_size;
+	contents.strings = sections.strings;
+	contents.strings_size = sections.strings_size;
+	contents.frames = thaw_frames_table(pack->frames, &contents.frames_size);
+	contents.meta = meta;
+	contents.meta_size = strlen(meta);
+	r = thaw_image_finish(output, &contents, err);
+	thaw_sections_deinit(&sections);
+	return r;
+}
+
+/* Open what was written with the reader that will have to: a last check, and the report. */
+static int read_back(struct thaw_output *output, struct thaw_error *err,
+		     struct thaw_image_info *ret_info)
+{
+	_cleanup_(thaw_image_freep) struct thaw_image *image = NULL;
+	struct thaw_source *source;
+	int r;
+
+	r = thaw_source_from_fd(thaw_output_fd(output), err, &source);
+	if (r == 0)
+		r = thaw_image_open(source, err, &image);
+	if (r == 0)
+		*ret_info = *thaw_image_info(image);
+	return r;
+}
+
+static void fill_report(const struct pack *pack, const struct thaw_tree *tree,
+			const struct thaw_tar_counts *counts, struct thaw_pack_report *report)
+{
+	struct thaw_bytecode bytecode;
+
+	thaw_tree_bytecode(tree, &bytecode);
+	*report = (struct thaw_pack_report){
+		.source_size = pack->input->consumed,
+		.pyc_valid = bytecode.valid,
+		.pyc_stale = bytecode.stale,
+		.pyc_missing = bytecode.missing,
+		.dropped_xattrs = counts->dropped_xattrs,
+		.dropped_setid = counts->dropped_setid,
+		.duplicates = tree->duplicates,
+		.implied = tree->implied,
+	};
+	(void)snprintf(report->source_kind, sizeof(report->source_kind), "%s", pack->input->kind);
+	memcpy(report->python, bytecode.python, sizeof(report->python));
+}
+
+static int pack_stream(struct pack *pack, struct thaw_output *output, struct thaw_error *err,
+		       struct thaw_pack_report *report)
+{
+	_cleanup_(thaw_tree_freep) struct thaw_tree *tree = NULL;
+	struct thaw_tar_counts counts;
+	int r;
+
+	if (thaw_tree_new(pack->options->max_entries, &tree) < 0 ||
+	    thaw_digest_start(pack->digest) < 0)
+		return thaw_oom(err);
+	r = thaw_tar_index(pull, pack, tree, err, &counts);
+	if (r == 0 && pack->options->links_contained)
+		r = thaw_tree_check_links(tree, err);
+	if (r == 0)
+		r = thaw_frames_end(pack->frames, err);
+	if (r < 0)
+		return r;
+	fill_report(pack, tree, &counts, report);
+	return write_index(pack, tree, output, err, report);
+}
+
+int thaw_pack(const char *source, const char *output_path,
+	      const struct thaw_pack_options *given, struct thaw_error *err,
+	      struct thaw_pack_report *ret_report)
+{
+	_cleanup_(thaw_input_freep) struct thaw_input *input = NULL;
+	_cleanup_(thaw_output_freep) struct thaw_output *output = NULL;
+	_cleanup_(thaw_frames_freep) struct thaw_frames *frames = NULL;
+	struct thaw_pack_options options;
+	struct thaw_pack_report report;
+	struct pack pack = { .options = &options };
+	int r;
+
+	r = complete_options(given, &options, err);
+	if (r == 0)
+		r = thaw_input_open(source, err, &input);
+	if (r == 0)
+		r = thaw_output_open(output_path, options.force, err, &output);
+	if (r == 0)
+		r = thaw_frames_new(output, options.level, options.frame_size, options.threads, err,
+				    &frames);
+	if (r < 0)
+		return r;
+	if (thaw_digest_new(&pack.digest) < 0)
+		return thaw_oom(err);
+	pack.input = input;
+	pack.frames = frames;
+	r = pack_stream(&pack, output, err, &report);
+	thaw_digest_free(pack.digest);
+	if (r == 0)
+		r = read_back(output, err, &report.image);
+	if (r == 0)
+		r = thaw_output_commit(output, err);
+	if (r == 0)
+		*ret_report = report;
+	return r;
+}

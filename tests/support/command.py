@@ -102,7 +102,8 @@ def thaw(*args, **options):
 
 def one_error_line(result, word=None):
     """An error is one line on stderr, "thaw: FILE: cause", that contains word."""
-    text = result.err.decode("ascii")  # what is not printable is escaped
+    text = result.err.decode()  # bytes that are no UTF-8 are escaped
+    assert text[:-1].isprintable(), repr(result)
     assert text.startswith("thaw: "), repr(result)
     assert text.endswith("\n") and text.count("\n") == 1, repr(result)
     if word is not None:

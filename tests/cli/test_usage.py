@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Help, versions, options: what every command does alike."""
+import os
+import re
+import subprocess
+
+import pytest
+
+from support.command import IO, USAGE, binary, environment, thaw, thaw_fails
+from support.tars import member, tar
+
+COMMANDS = ["pack", "mount", "umount", "ls", "cat", "info", "diff", "verify", "extract"]
+
+
+def check_help(result):
+    assert result.err == b""
+    lines = result.text.splitlines()
+    assert lines[0].startswith("Usage: thaw ")
+    assert [line for line in lines if len(line) > 80 or line != line.rstrip()] == []
+    assert not any("\t" in line for line in lines)
+
+
+def test_overview():
+    result = thaw("--help")
+    check_help(result)
+    assert thaw("help").out == thaw("help", "--help").out == result.out
+    for command in COMMANDS:
+        assert re.search(rf"^  {command} +\S", result.text, re.MULTILINE), command
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command(command):
+    result = thaw(command, "--help")
+    check_help(result)
+    assert result.text.startswith(f"Usage: thaw {command} ")
+    assert "--help" in result.text
+    assert thaw("help", command).out == result.out
+
+
+@pytest.mark.parametrize("command, options", [
+    ("pack", "output level frame-size threads max-bytes max-entries max-ratio links force quiet "
+             "json"),
+    ("ls", "long recursive all json"), ("info", "json"), ("verify", "json"),
+    ("extract", "threads"), ("diff", "json"),
+    ("mount", "foreground threads cache-size"), ("umount", "lazy")])
+def test_help_names_every_option(command, options):
+    text = thaw(command, "--help").text
+    assert [o for o in options.split() if f"--{o}" not in text] == []
+
+
+def test_version():
+    assert re.fullmatch(r"thaw \d+\.\d+\S*\n", thaw("--version").text)
+
+
+@pytest.mark.parametrize("arguments, word", [
+    ([], "command"), (["nonsense"], "nonsense"), (["help", "nonsense"], "nonsense"),
+    (["--nonsense"], "--nonsense"), (["-x"], "-x"), (["help", "ls", "cat"], "one")])
+def test_wrong_command(arguments, word):
+    result = thaw_fails(USAGE, re.escape(word), *arguments)
+    assert result.out == b""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_wrong_options(command):
+    for arguments in (["--nonsense"], ["-%"], ["--nonsense=1"]):
+        result = thaw_fails(USAGE, re.escape(arguments[0].split("=")[0]), command, *arguments)
+        assert result.out == b""
+        assert result.err.startswith(f"thaw: {command}: ".encode())
+    thaw_fails(USAGE, "", command)
+
+
+@pytest.mark.parametrize("option", [
+    "--level=0", "--level=100", "--level=x", "--level=", "--frame-size=1", "--frame-size=1G",
+    "--frame-size=12q", "--threads=-1", "--threads=x", "--max-bytes=0", "--max-bytes=-5",
+    "--max-bytes=99999999999999999999", "--max-bytes=20000000T", "--max-entries=x",
+    "--max-ratio=1.5", "--links=sometimes"])
+def test_values_out_of_range(work, option):
+    (work / "x.tar").write_bytes(tar(member(b"f")))
+    result = thaw_fails(USAGE, re.escape(option.split("=")[0].lstrip("-")), "pack",
+                        work / "x.tar", option)
+    assert result.out == b""
+    assert not (work / "x.thaw").exists()
+
+
+@pytest.mark.parametrize("size", ["1M", "1m", "1048576", "1024K", "1MiB"])
+def test_sizes(work, size):
+    (work / "x.tar").write_bytes(tar(member(b"f", bytes((1 << 20) - 3 * 512 - 1))))
+    assert (work / "x.tar").stat().st_size == 1 << 20
+    thaw("pack", work / "x.tar", "--quiet", f"--max-bytes={size}")
+
+
+def test_options_may_follow_arguments(work):
+    (work / "x.tar").write_bytes(tar(member(b"f", b"1")))
+    thaw("pack", work / "x.tar", "--quiet", "-o", work / "a.thaw")
+    assert thaw("ls", work / "a.thaw", "-a").lines == [b".", b"..", b"f"]
+    # Behind "--" nothing is an option.
+    thaw_fails(IO, "--json", "ls", work / "a.thaw", "--", "--json")
+
+
+@pytest.fixture
+def image(work):
+    (work / "x.tar").write_bytes(tar(member(b"f", b"1" * 100000)))
+    thaw("pack", work / "x.tar", "--quiet")
+    return work / "x.thaw"
+
+
+@pytest.mark.parametrize("command", [["ls"], ["ls", "--json"], ["info"], ["info", "--json"],
+                                     ["cat"], ["verify"], ["verify", "--json"]])
+def test_full_output_is_an_error(image, command):
+    more = ["f"] if command == ["cat"] else []
+    with open("/dev/full", "wb") as full:
+        thaw_fails(IO, "no space", *command, image, *more, stdout=full)
+
+
+@pytest.mark.parametrize("command", [["ls"], ["info"], ["cat"], ["--help"], ["help", "ls"]])
+def test_closed_pipe_is_an_error_but_no_crash(image, command):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    arguments = [] if "help" in command[0] else [image]
+    more = ["f"] if command == ["cat"] else []
+    try:
+        thaw_fails(IO, "pipe", *command, *arguments, *more, stdout=write_end)
+    finally:
+        os.close(write_end)
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_standard_descriptors(work, image, closed):
+    """An image or a directory that got descriptor 1 would have messages written into it."""
+    script = f'"$1" pack "$2" -o "$3" --force {closed}; "$1" verify "$3" {closed}; true'
+    subprocess.run(["sh", "-c", script, "sh", binary(), work / "x.tar", work / "y.thaw"],
+                   env=environment(), timeout=60, check=True, capture_output=True)
+    assert (work / "y.thaw").read_bytes() == image.read_bytes()
+
+
+@pytest.mark.parametrize("command", ["ls", "info", "verify", "extract", "cat", "diff"])
+def test_images_that_cannot_be_opened(work, command):
+    more = {"extract": [work / "out"], "cat": ["f"], "diff": [work / "missing"]}.get(command, [])
+    (work / "text").write_bytes(b"no image\n" * 100)
+    (work / "empty").write_bytes(b"")
+    thaw_fails(IO, "missing: no such file", command, work / "missing", *more)
+    thaw_fails(IO, "directory|regular", command, work, *more)
+    thaw_fails(4, "text: .*image", command, work / "text", *more)
+    thaw_fails(4, "empty: .*image", command, work / "empty", *more)
+    assert not (work / "out").exists()
+
+
+def test_names_of_files_are_escaped_in_messages(work):
+    result = thaw_fails(IO, r"\\x1b|\\033", "info", work / "a\x1b[31mb")
+    assert b"\x1b" not in result.err

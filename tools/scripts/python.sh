@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=sh
 # Sourced by the shell scripts in tools/: which Python to use.
 
 # find_python MODULE...: print the first interpreter, 3.9 or newer, that has the

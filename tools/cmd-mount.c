@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* thaw mount and umount, and the helper that mount(8) calls for type fuse.thaw. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "thaw/mount.h"
+#include "tool.h"
+#include "util/cleanup.h"
+
+#ifdef THAW_WITH_FUSE
+static int do_mount(const char *image, const char *directory,
+		    const struct thaw_mount_options *options)
+{
+	struct thaw_error err = { 0 };
+	int r = thaw_mount(image, directory, options, &err);
+
+	return r < 0 ? tool_fail(image, &err) : THAW_EXIT_OK;
+}
+
+static int do_umount(const char *directory, bool lazy)
+{
+	struct thaw_error err = { 0 };
+	int r = thaw_umount(directory, lazy, &err);
+
+	return r < 0 ? tool_fail(directory, &err) : THAW_EXIT_OK;
+}
+#else
+static int do_mount(const char *image, const char *directory,
+		    const struct thaw_mount_options *options)
+{
+	return tool_fail_text(THAW_EXIT_IO, image, "this thaw was built without FUSE: "
+			      "use thaw extract");
+}
+
+static int do_umount(const char *directory, bool lazy)
+{
+	return tool_fail_text(THAW_EXIT_IO, directory, "this thaw was built without FUSE");
+}
+#endif
+
+/* "-o a -o b" means "-o a,b". */
+static int add_options(char **options, const char *more)
+{
+	char *joined;
+
+	if (asprintf(&joined, "%s%s%s", *options ? *options : "", *options ? "," : "", more) < 0)
+		return tool_fail_errno(NULL, -ENOMEM);
+	free(*options);
+	*options = joined;
+	return THAW_EXIT_OK;
+}
+
+static int run_mount(int argc, char **argv)
+{
+	enum { OPT_THREADS = TOOL_BAD_OPTION + 1, OPT_CACHE };
+	static const struct option options[] = {
+		{ "foreground", no_argument, NULL, 'f' },
+		{ "threads", required_argument, NULL, OPT_THREADS },
+		{ "cache-size", required_argument, NULL, OPT_CACHE },
+		{ "options", required_argument, NULL, 'o' },
+		{ "help", no_argument, NULL, TOOL_HELP },
+		{ 0 },
+	};
+	_cleanup_(freep) char *mount_options = NULL;
+	struct thaw_mount_options mount = { 0 };
+	uint64_t number;
+	int c;
+
+	while ((c = tool_getopt(&tool_mount, argc, argv, ":fo:", options)) != -1) {
+		switch (c) {
+		case 'f':
+			mount.foreground = true;
+			break;
+		case 'o':
+			if (add_options(&mount_options, optarg))
+				return THAW_EXIT_IO;
+			break;
+		case OPT_THREADS:
+			if (!tool_parse_number(optarg, 1, 1024, &number))
+				return tool_usage("mount", "'%s' is no number of threads (1 to 1024)",
+						  optarg);
+			mount.threads = (unsigned)number;
+			break;
+		case OPT_CACHE:
+			if (!tool_parse_size(optarg, &mount.cache_bytes))
+				return tool_usage("mount", "'%s' is no size", optarg);
+			break;
+		default:
+			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
+		}
+	}
+	if (argc - optind != 2)
+		return tool_usage("mount", "an image and a directory are needed");
+	mount.options = mount_options;
+	return do_mount(argv[optind], argv[optind + 1], &mount);
+}
+
+/*
+ * mount(8) calls: mount.fuse.thaw IMAGE DIR [-sfnv] [-N NAMESPACE] [-o OPTIONS]
+ * [-t TYPE]. -s tolerates options we do not know, -f is a dry run, -n and -v
+ * change nothing here.
+ */
+int tool_mount_helper(int argc, char **argv)
+{
+	_cleanup_(freep) char *mount_options = NULL;
+	struct thaw_mount_options mount = { 0 };
+	bool dry = false;
+	int c;
+
+	opterr = 0;
+	while ((c = getopt(argc, argv, "sfnvN:o:t:")) != -1) {
+		switch (c) {
+		case 'f':
+			dry = true;
+			break;
+		case 'o':
+			if (add_options(&mount_options, optarg))
+				return THAW_EXIT_IO;
+			break;
+		case 's':
+		case 'n':
+		case 'v':
+		case 't':
+			break;
+		case 'N':
+			return tool_usage("mount.fuse.thaw",
+					  "mounting in another namespace (-N) is not supported");
+		default:
+			return tool_usage("mount.fuse.thaw", "unknown option '-%c'", optopt);
+		}
+	}
+	if (argc - optind != 2)
+		return tool_usage("mount.fuse.thaw", "an image and a directory are needed");
+	mount.options = mount_options;
+	return dry ? THAW_EXIT_OK : do_mount(argv[optind], argv[optind + 1], &mount);
+}
+
+static int run_umount(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "lazy", no_argument, NULL, 'l' },
+		{ "help", no_argument, NULL, TOOL_HELP },
+		{ 0 },
+	};
+	bool lazy = false;
+	int c;
+
+	while ((c = tool_getopt(&tool_umount, argc, argv, ":l", options)) != -1) {
+		if (c != 'l')
+			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
+		lazy = true;
+	}
+	if (argc - optind != 1)
+		return tool_usage("umount", "a directory is needed");
+	return do_umount(argv[optind], lazy);
+}
+
+const struct tool_command tool_mount = {
+	.name = "mount",
+	.run = run_mount,
+	.summary = "present an image as a directory",
+	.help = "Usage: thaw mount [OPTION...] IMAGE DIR\n"
+		"\n"
+		"Mounts IMAGE at DIR, read-only, and returns when it can be used. Works for\n"
+		"root and, through fusermount3, for ordinary users. The mount's source, as\n"
+		"findmnt(8) shows it, is the image's identity.\n"
+		"\n"
+		"Options:\n"
+		"  -f, --foreground     stay in the foreground until unmounted\n"
+		"      --threads N      threads that serve requests\n"
+		"      --cache-size SIZE\n"
+		"                       bound of the cache of decompressed frames (32M)\n"
+		"  -o, --options OPTS   mount options: allow_other, noexec, noatime, ...\n"
+		"      --help           show this help\n"
+		"\n"
+		"SIZE takes the suffixes K, M, G and T. In fstab the type is fuse.thaw.\n",
+};
+
+const struct tool_command tool_umount = {
+	.name = "umount",
+	.run = run_umount,
+	.summary = "end a mount",
+	.help = "Usage: thaw umount [--lazy] DIR\n"
+		"\n"
+		"Unmounts DIR, which must be a mount of thaw's.\n"
+		"\n"
+		"Options:\n"
+		"  -l, --lazy  also when in use: it vanishes at once, and its worker ends\n"
+		"              with the last user\n"
+		"      --help  show this help\n",
+};

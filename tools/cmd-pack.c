@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* thaw pack: a packed environment, or a directory, becomes an image. */
+#include "thaw/pack.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "progress.h"
+#include "tool.h"
+#include "util/cleanup.h"
+
+static const char *arg_output;
+static bool arg_quiet, arg_json;
+static struct thaw_pack_options arg_pack;
+
+/* Beside the source: the archive's suffix gives way to ".thaw". */
+static int default_output(const char *source, char **ret_output)
+{
+	static const char *const suffixes[] = {
+		".tar.gz", ".tar.zst", ".tar.xz", ".tar.bz2", ".tar", ".tgz",
+		".tzst",   ".txz",     ".tbz2",	  ".tbz",
+	};
+	size_t len = strlen(source);
+	const char *name;
+	struct stat st;
+
+	while (len > 1 && source[len - 1] == '/')
+		len--;
+	name = memrchr(source, '/', len);
+	name = name ? name + 1 : source;
+	if (strcmp(source, "-") == 0)
+		return tool_usage("pack", "standard input needs -o IMAGE");
+	if (len == 1 && source[0] == '/')
+		name = "..";
+	if (stat(source, &st) < 0)
+		return tool_fail_errno(source, -errno);
+	if (S_ISDIR(st.st_mode)) {
+		size_t name_len = (size_t)(source + len - name);
+
+		if (name[0] == '.' && (name_len == 1 || (name_len == 2 && name[1] == '.')))
+			return tool_usage("pack", "'%s' has no name to go by: use -o IMAGE",
+					  source);
+	} else {
+		for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
+			size_t n = strlen(suffixes[i]);
+
+			/* not of a name that is nothing but the suffix */
+			if ((size_t)(source + len - name) > n &&
+			    memcmp(source + len - n, suffixes[i], n) == 0) {
+				len -= n;
+				break;
+			}
+		}
+	}
+	if (asprintf(ret_output, "%.*s.thaw", (int)len, source) < 0)
+		return tool_fail_errno(source, -ENOMEM);
+	return THAW_EXIT_OK;
+}
+
+static int show_progress(void *userdata, uint64_t consumed, uint64_t total, uint64_t stream)
+{
+	/* Without a total (standard input, a directory) the stream tells more. */
+	tool_progress_update(userdata, total ? consumed : stream, total);
+	return tool_interrupted();
+}
+
+static json_t *report_json(const char *output, const struct thaw_pack_report *report,
+			   double seconds)
+{
+	const struct thaw_image_info *info = &report->image;
+	json_t *object = json_object();
+
+	tool_json_name(object, "image", output, strlen(output));
+	tool_json_digest(object, "identity", info->identity);
+	tool_json_digest(object, "stream_digest", info->stream_digest);
+	tool_json_digest(object, "index_digest", info->index_digest);
+	(void)json_object_set_new(object, "source_kind", json_string(report->source_kind));
+	(void)json_object_set_new(object, "python", report->python[0] ? json_string(report->python)
+								      : json_null());
+#define COUNT(name, value) \
+	(void)json_object_set_new(object, name, json_integer((json_int_t)(value)))
+	COUNT("source_size", report->source_size);
+	COUNT("stream_size", info->stream_size);
+	COUNT("image_size", info->image_size);
+	COUNT("content_size", info->content_size);
+	COUNT("frames", info->frames);
+	COUNT("files", info->files);
+	COUNT("directories", info->directories);
+	COUNT("symlinks", info->symlinks);
+	COUNT("hardlinks", info->hardlinks);
+	COUNT("pyc_valid", report->pyc_valid);
+	COUNT("pyc_stale", report->pyc_stale);
+	COUNT("pyc_missing", report->pyc_missing);
+	COUNT("dropped_xattrs", report->dropped_xattrs);
+	COUNT("dropped_setid", report->dropped_setid);
+	COUNT("duplicates", report->duplicates);
+	COUNT("implied_directories", report->implied);
+#undef COUNT
+	(void)json_object_set_new(object, "seconds", json_real(seconds));
+	return object;
+}
+
+static void print_report(const char *output, const struct thaw_pack_report *report,
+			 double seconds)
+{
+	const struct thaw_image_info *info = &report->image;
+	char image[TOOL_SIZE_TEXT], stream[TOOL_SIZE_TEXT], source[TOOL_SIZE_TEXT];
+	char hex[THAW_DIGEST_HEX];
+	uint64_t pyc = report->pyc_valid + report->pyc_stale + report->pyc_missing;
+
+	thaw_digest_hex(info->identity, hex);
+	fputs("image     ", stdout);
+	if (isatty(STDOUT_FILENO))
+		tool_print_escaped(stdout, output, strlen(output));
+	else
+		fputs(output, stdout);
+	printf("\nidentity  %s\n", hex);
+	printf("source    %s, %s\n", report->source_kind,
+	       tool_size_text(report->source_size, source));
+	printf("content   %" PRIu32 " files, %" PRIu32 " directories, %" PRIu32
+	       " symlinks, %" PRIu32 " hard links\n",
+	       info->files, info->directories, info->symlinks, info->hardlinks);
+	printf("size      %s, packed from %s (ratio %.2f)\n",
+	       tool_size_text(info->image_size, image), tool_size_text(info->stream_size, stream),
+	       info->image_size ? (double)info->stream_size / (double)info->image_size : 0);
+	printf("python    %s\n", report->python[0] ? report->python : "no interpreter found");
+	if (pyc)
+		printf("bytecode  %" PRIu64 " valid, %" PRIu64 " stale, %" PRIu64 " missing%s\n",
+		       report->pyc_valid, report->pyc_stale, report->pyc_missing,
+		       report->pyc_stale + report->pyc_missing > report->pyc_valid
+			       ? " (Python compiles these anew at every start)"
+			       : "");
+	if (report->dropped_xattrs || report->dropped_setid)
+		printf("dropped   extended attributes of %" PRIu64 ", setuid or setgid of %" PRIu64
+		       "\n",
+		       report->dropped_xattrs, report->dropped_setid);
+	if (report->duplicates)
+		printf("replaced  %" PRIu64 " by a later member of the same name\n",
+		       report->duplicates);
+	printf("time      %.1f s\n", seconds);
+}
+
+static int pack(const char *source)
+{
+	_cleanup_(freep) char *beside = NULL;
+	struct thaw_pack_report report;
+	struct tool_progress progress;
+	const char *output = arg_output;
+	struct thaw_error err = { 0 };
+	double seconds;
+	int r;
+
+	if (!output) {
+		r = default_output(source, &beside);
+		if (r)
+			return r;
+		output = beside;
+	}
+	tool_catch_interrupts();
+	tool_progress_start(&progress, "packing", arg_quiet);
+	arg_pack.progress = show_progress;
+	arg_pack.progress_data = &progress;
+	r = thaw_pack(source, output, &arg_pack, &err, &report);
+	seconds = tool_progress_seconds(&progress);
+	tool_progress_clear(&progress);
+	if (r == -EINTR && tool_interrupted())
+		return tool_fail_interrupted(output, "nothing is left behind");
+	if (r < 0)
+		return tool_fail(r == -EEXIST ? output : source, &err);
+	if (arg_json)
+		return tool_json_print(report_json(output, &report, seconds));
+	if (!arg_quiet)
+		print_report(output, &report, seconds);
+	return THAW_EXIT_OK;
+}
+
+static int bad_value(const char *option, const char *value, const char *what)
+{
+	return tool_usage("pack", "%s: '%s' is not %s", option, value, what);
+}
+
+enum {
+	OPT_LEVEL = TOOL_BAD_OPTION + 1,
+	OPT_FRAME_SIZE,
+	OPT_THREADS,
+	OPT_MAX_BYTES,
+	OPT_MAX_ENTRIES,
+	OPT_MAX_RATIO,
+	OPT_LINKS,
+	OPT_FORCE,
+	OPT_QUIET,
+	OPT_JSON,
+};
+
+static int parse_option(int c, const char *value)
+{
+	uint64_t number;
+
+	switch (c) {
+	case 'o':
+		arg_output = value;
+		break;
+	case OPT_LEVEL:
+		if (!tool_parse_number(value, 1, 22, &number))
+			return bad_value("--level", value, "a number from 1 to 22");
+		arg_pack.level = (int)number;
+		break;
+	case OPT_FRAME_SIZE:
+		if (!tool_parse_size(value, &number) || number < THAW_FRAME_USIZE_MIN ||
+		    number > THAW_FRAME_USIZE_MAX)
+			return bad_value("--frame-size", value, "a size from 4K to 16M");
+		arg_pack.frame_size = (uint32_t)number;
+		break;
+	case OPT_THREADS:
+		if (!tool_parse_number(value, 1, 1024, &number))
+			return bad_value("--threads", value, "a number from 1 to 1024");
+		arg_pack.threads = (unsigned)number;
+		break;
+	case OPT_MAX_BYTES:
+		if (!tool_parse_size(value, &arg_pack.max_bytes))
+			return bad_value("--max-bytes", value, "a size");
+		break;
+	case OPT_MAX_ENTRIES:
+		if (!tool_parse_number(value, 1, UINT64_MAX, &arg_pack.max_entries))
+			return bad_value("--max-entries", value, "a number");
+		break;
+	case OPT_MAX_RATIO:
+		if (!tool_parse_number(value, 1, UINT64_MAX, &arg_pack.max_ratio))
+			return bad_value("--max-ratio", value, "a number");
+		break;
+	case OPT_LINKS:
+		arg_pack.links_contained = strcmp(value, "contained") == 0;
+		if (!arg_pack.links_contained && strcmp(value, "stored") != 0)
+			return bad_value("--links", value, "'stored' or 'contained'");
+		break;
+	case OPT_FORCE:
+		arg_pack.force = true;
+		break;
+	case OPT_QUIET:
+		arg_quiet = true;
+		break;
+	case OPT_JSON:
+		arg_json = true;
+		break;
+	}
+	return THAW_EXIT_OK;
+}
+
+static int run(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "output", required_argument, NULL, 'o' },
+		{ "level", required_argument, NULL, OPT_LEVEL },
+		{ "frame-size", required_argument, NULL, OPT_FRAME_SIZE },
+		{ "threads", required_argument, NULL, OPT_THREADS },
+		{ "max-bytes", required_argument, NULL, OPT_MAX_BYTES },
+		{ "max-entries", required_argument, NULL, OPT_MAX_ENTRIES },
+		{ "max-ratio", required_argument, NULL, OPT_MAX_RATIO },
+		{ "links", required_argument, NULL, OPT_LINKS },
+		{ "force", no_argument, NULL, OPT_FORCE },
+		{ "quiet", no_argument, NULL, OPT_QUIET },
+		{ "json", no_argument, NULL, OPT_JSON },
+		{ "help", no_argument, NULL, TOOL_HELP },
+		{ 0 },
+	};
+	int c, r;
+
+	while ((c = tool_getopt(&tool_pack, argc, argv, ":o:", options)) != -1) {
+		if (c == TOOL_HELP || c == TOOL_BAD_OPTION)
+			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
+		r = parse_option(c, optarg);
+		if (r)
+			return r;
+	}
+	if (argc - optind != 1)
+		return tool_usage("pack", "one source is needed: an archive, a directory, or -");
+	return pack(argv[optind]);
+}
+
+const struct tool_command tool_pack = {
+	.name = "pack",
+	.run = run,
+	.summary = "make an image from a packed environment or a directory",
+	.help = "Usage: thaw pack [OPTION...] SOURCE [-o IMAGE]\n"
+		"\n"
+		"SOURCE is a .tar, .tar.gz, .tar.zst, .tar.xz or .tar.bz2 (recognised by its\n"
+		"content), a directory, or - for standard input. IMAGE is made beside it,\n"
+		"with the suffix .thaw, complete or not at all. It is a valid .tar.zst.\n"
+		"\n"
+		"Options:\n"
+		"  -o, --output IMAGE  where to write the image\n"
+		"      --force         replace an existing image\n"
+		"      --level N       zstd level, 1 to 22 (default 9)\n"
+		"      --frame-size SIZE\n"
+		"                      bytes compressed together, 4K to 16M\n"
+		"      --threads N     compressors (default: one for each CPU)\n"
+		"      --links=stored  keep symlinks as they are (the default)\n"
+		"      --links=contained\n"
+		"                      refuse symlinks that lead out of the environment\n"
+		"      --max-bytes SIZE\n"
+		"                      limit of the unpacked size (default 256G)\n"
+		"      --max-entries N limit of members (default 4194304)\n"
+		"      --max-ratio N   limit of unpacked against packed size (default 250)\n"
+		"      --quiet         neither progress bar nor report\n"
+		"      --json          print the report as JSON\n"
+		"      --help          show this help\n"
+		"\n"
+		"SIZE takes the suffixes K, M, G and T.\n",
+};

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* thaw verify: is every byte of an image what it should be? */
+#include <errno.h>
+#include <string.h>
+
+#include "progress.h"
+#include "thaw/extract.h"
+#include "tool.h"
+#include "util/cleanup.h"
+
+struct verify {
+	const char *file;
+	struct tool_progress progress;
+	json_t *faults; /* with --json; NULL otherwise */
+};
+
+static void report_fault(void *userdata, const char *fault)
+{
+	struct verify *verify = userdata;
+
+	tool_progress_clear(&verify->progress);
+	/* Names in a fault are escaped already. */
+	fprintf(stderr, "thaw: ");
+	tool_print_escaped(stderr, verify->file, strlen(verify->file));
+	fprintf(stderr, ": %s\n", fault);
+	if (verify->faults)
+		(void)json_array_append_new(verify->faults, json_string(fault));
+}
+
+static bool is_good(const struct thaw_verify_result *result)
+{
+	return result->bad_frames == 0 && result->bad_files == 0 &&
+	       result->bad_warm_pages == 0 && result->stream_ok && result->index_ok;
+}
+
+static int print_json(const struct verify *verify, const struct thaw_image_info *info,
+		      const struct thaw_verify_result *result)
+{
+	json_t *object = json_object();
+
+	(void)json_object_set_new(object, "ok", json_boolean(is_good(result)));
+	tool_json_digest(object, "identity", info->identity);
+#define COUNT(name) \
+	(void)json_object_set_new(object, #name, json_integer((json_int_t)result->name))
+	COUNT(frames);
+	COUNT(bad_frames);
+	COUNT(files);
+	COUNT(bad_files);
+	COUNT(warm_pages);
+	COUNT(bad_warm_pages);
+#undef COUNT
+	(void)json_object_set_new(object, "stream_ok", json_boolean(result->stream_ok));
+	(void)json_object_set_new(object, "index_ok", json_boolean(result->index_ok));
+	(void)json_object_set(object, "faults", verify->faults);
+	return tool_json_print(object);
+}
+
+static void print_summary(const struct thaw_verify_result *result)
+{
+	printf("%s: %llu frames, %llu bad; %llu files, %llu bad; ",
+	       is_good(result) ? "good" : "damaged", (unsigned long long)result->frames,
+	       (unsigned long long)result->bad_frames, (unsigned long long)result->files,
+	       (unsigned long long)result->bad_files);
+	if (result->warm_pages)
+		printf("%llu warm pages, %llu bad; ", (unsigned long long)result->warm_pages,
+		       (unsigned long long)result->bad_warm_pages);
+	printf("stream %s; index %s\n", result->stream_ok ? "good" : "bad",
+	       result->index_ok ? "good" : "bad");
+}
+
+static int run(int argc, char **argv)
+{
+	enum { OPT_THREADS = TOOL_BAD_OPTION + 1, OPT_JSON, OPT_QUIET };
+	static const struct option options[] = {
+		{ "threads", required_argument, NULL, OPT_THREADS },
+		{ "json", no_argument, NULL, OPT_JSON },
+		{ "quiet", no_argument, NULL, OPT_QUIET },
+		{ "help", no_argument, NULL, TOOL_HELP },
+		{ 0 },
+	};
+	struct thaw_pass_options pass = { 0 };
+	struct thaw_verify_result result;
+	struct verify verify = { 0 };
+	struct thaw_error err = { 0 };
+	struct thaw_image *image;
+	bool json = false, quiet = false;
+	uint64_t number;
+	int c, r;
+
+	while ((c = tool_getopt(&tool_verify, argc, argv, ":", options)) != -1) {
+		switch (c) {
+		case OPT_THREADS:
+			if (!tool_parse_number(optarg, 1, 1024, &number))
+				return tool_usage("verify", "'%s' is no number of threads (1 to 1024)",
+						  optarg);
+			pass.threads = (unsigned)number;
+			break;
+		case OPT_JSON:
+			json = true;
+			break;
+		case OPT_QUIET:
+			quiet = true;
+			break;
+		default:
+			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
+		}
+	}
+	if (argc - optind != 1)
+		return tool_usage("verify", "an image is needed");
+	verify.file = argv[optind];
+	r = tool_open_image(verify.file, &image);
+	if (r)
+		return r;
+	tool_catch_interrupts();
+	tool_progress_start(&verify.progress, "verifying", quiet);
+	pass.progress = tool_progress_pass;
+	pass.progress_data = &verify.progress;
+	verify.faults = json ? json_array() : NULL;
+	r = thaw_verify(image, &pass, report_fault, &verify, &err, &result);
+	tool_progress_clear(&verify.progress);
+	if (r == -EINTR && tool_interrupted()) {
+		r = tool_fail_interrupted(verify.file, "not everything was checked");
+	} else if (r < 0) {
+		r = tool_fail(verify.file, &err);
+	} else {
+		if (json)
+			r = print_json(&verify, thaw_image_info(image), &result);
+		else if (!quiet)
+			print_summary(&result);
+		if (r == 0 && !is_good(&result))
+			r = THAW_EXIT_DAMAGED;
+	}
+	json_decref(verify.faults);
+	thaw_image_free(image);
+	return r;
+}
+
+const struct tool_command tool_verify = {
+	.name = "verify",
+	.run = run,
+	.summary = "check every byte of an image",
+	.help = "Usage: thaw verify [OPTION...] IMAGE\n"
+		"\n"
+		"Checks the digest of every frame, that it decompresses, the digest of the\n"
+		"stream, and that the index says of the stream what a fresh look at it says.\n"
+		"Each fault is one line on standard error; a summary follows on standard\n"
+		"output. The exit code is 4 when a fault was found.\n"
+		"\n"
+		"Options:\n"
+		"  --threads N  threads to use (default: one for each CPU)\n"
+		"  --json       print the result as JSON\n"
+		"  --quiet      neither progress bar nor summary\n"
+		"  --help       show this help\n",
+};

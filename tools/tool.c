@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Errors, options, interrupts and open images, for all subcommands. */
+#include "tool.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/cleanup.h"
+
+static void fail_prefix(const char *file)
+{
+	fputs("thaw: ", stderr);
+	if (file) {
+		tool_print_escaped(stderr, file, strlen(file));
+		fputs(": ", stderr);
+	}
+}
+
+int tool_fail(const char *file, const struct thaw_error *err)
+{
+	fail_prefix(file);
+	fputs(err->text[0] ? err->text : "failed", stderr);
+	fputc('\n', stderr);
+	return err->exit_code ? (int)err->exit_code : THAW_EXIT_IO;
+}
+
+int tool_fail_inside(const char *file, const char *path, const struct thaw_error *err)
+{
+	fail_prefix(file);
+	tool_print_escaped(stderr, path, strlen(path));
+	fputs(": ", stderr);
+	fputs(err->text[0] ? err->text : "failed", stderr);
+	fputc('\n', stderr);
+	return err->exit_code ? (int)err->exit_code : THAW_EXIT_IO;
+}
+
+int tool_fail_errno(const char *file, int error)
+{
+	fail_prefix(file);
+	fprintf(stderr, "%s\n", strerror(-error));
+	return THAW_EXIT_IO;
+}
+
+/* Arguments may be names: the text is escaped as a whole. */
+static void print_text(const char *format, va_list args)
+{
+	_cleanup_(freep) char *text = NULL;
+
+	if (vasprintf(&text, format, args) < 0)
+		text = NULL;
+	if (text)
+		tool_print_escaped(stderr, text, strlen(text));
+	else
+		fputs("no memory", stderr);
+	fputc('\n', stderr);
+}
+
+int tool_fail_text(enum thaw_exit exit_code, const char *file, const char *format, ...)
+{
+	va_list args;
+
+	fail_prefix(file);
+	va_start(args, format);
+	print_text(format, args);
+	va_end(args);
+	return (int)exit_code;
+}
+
+int tool_usage(const char *command, const char *format, ...)
+{
+	va_list args;
+
+	fail_prefix(command);
+	va_start(args, format);
+	print_text(format, args);
+	va_end(args);
+	return THAW_EXIT_USAGE;
+}
+
+int tool_help(const struct tool_command *command)
+{
+	fputs(command->help, stdout);
+	return THAW_EXIT_OK;
+}
+
+static bool is_assignment(const char *argument)
+{
+	return strncmp(argument, "--", 2) == 0 && strchr(argument, '=');
+}
+
+int tool_getopt(const struct tool_command *command, int argc, char **argv, const char *letters,
+		const struct option *options)
+{
+	int c;
+
+	/* letters begin with ':', so that a missing argument is told apart. */
+	opterr = 0;
+	c = getopt_long(argc, argv, letters, options, NULL);
+	switch (c) {
+	case TOOL_HELP:
+		(void)tool_help(command); /* always 0; the caller returns that itself */
+		return TOOL_HELP;
+	case ':':
+		(void)tool_usage(command->name, "option '%s' needs a value", argv[optind - 1]);
+		return TOOL_BAD_OPTION;
+	case '?':
+		/* A letter, unless a long option was given a value that it does not take. */
+		if (optopt > 0 && optopt < TOOL_HELP && !is_assignment(argv[optind - 1]))
+			(void)tool_usage(command->name,
+					 "unknown option '-%c' (see thaw %s --help)", optopt,
+					 command->name);
+		else
+			(void)tool_usage(command->name, "bad option '%s' (see thaw %s --help)",
+					 argv[optind - 1], command->name);
+		return TOOL_BAD_OPTION;
+	default:
+		return c;
+	}
+}
+
+bool tool_parse_number(const char *text, uint64_t low, uint64_t high, uint64_t *ret_number)
+{
+	unsigned long long value;
+	char *end;
+
+	if (text[0] < '0' || text[0] > '9') /* strtoull takes signs and blanks */
+		return false;
+	errno = 0;
+	value = strtoull(text, &end, 10);
+	if (errno || *end != '\0' || value < low || value > high)
+		return false;
+	*ret_number = value;
+	return true;
+}
+
+bool tool_parse_size(const char *text, uint64_t *ret_size)
+{
+	static const char suffixes[] = "KMGT";
+	unsigned long long value;
+	unsigned shift = 0;
+	const char *suffix;
+	char *end;
+
+	if (text[0] < '0' || text[0] > '9')
+		return false;
+	errno = 0;
+	value = strtoull(text, &end, 10);
+	if (errno)
+		return false;
+	if (*end != '\0') {
+		char upper = *end >= 'a' ? (char)(*end - 32) : *end;
+
+		suffix = strchr(suffixes, upper);
+		if (!suffix)
+			return false;
+		shift = 10 * (unsigned)(suffix - suffixes + 1);
+		end++;
+		if (strcmp(end, "iB") == 0)
+			end += 2;
+		if (*end != '\0' || value > UINT64_MAX >> shift)
+			return false;
+	}
+	*ret_size = (uint64_t)value << shift;
+	return value != 0;
+}
+
+int tool_open_image(const char *file, struct thaw_image **ret_image)
+{
+	struct thaw_source *source;
+	struct thaw_error err = { 0 };
+	int r;
+
+	r = thaw_source_open(file, &err, &source);
+	if (r == 0)
+		r = thaw_image_open(source, &err, ret_image);
+	return r < 0 ? tool_fail(file, &err) : THAW_EXIT_OK;
+}
+
+int tool_open_reader(const char *file, const struct thaw_image *image,
+		     struct thaw_reader **ret_reader)
+{
+	int r = thaw_reader_new(image, 0, ret_reader);
+
+	return r < 0 ? tool_fail_errno(file, r) : THAW_EXIT_OK;
+}
+
+/* As in Linux: a path with more symlinks than this is a loop. */
+#define LINKS_MAX 40
+
+int tool_resolve(const struct thaw_image *image, const char *path, bool follow_last,
+		 struct thaw_inode *ret_inode)
+{
+	char rest[2 * THAW_PATH_MAX + 2];
+	struct thaw_inode inode, child;
+	unsigned links = 0;
+	char *at = rest;
+	int r;
+
+	if (strlen(path) > THAW_PATH_MAX)
+		return -ENAMETOOLONG;
+	strcpy(rest, path);
+	r = thaw_image_inode(image, THAW_ROOT, &inode);
+	if (r < 0)
+		return r;
+	for (;;) {
+		bool last, slash = *at == '/';
+		size_t len;
+
+		at += strspn(at, "/");
+		/* "file/" names a directory, or nothing */
+		if (slash && at != rest && inode.type != THAW_DIRECTORY)
+			return -ENOTDIR;
+		if (*at == '\0')
+			break;
+		len = strcspn(at, "/");
+		if (inode.type != THAW_DIRECTORY)
+			return -ENOTDIR;
+		if (len == 1 && at[0] == '.') {
+			at += len;
+			continue;
+		}
+		if (len == 2 && at[0] == '.' && at[1] == '.') {
+			if (inode.ino == THAW_ROOT)
+				return -EXDEV;
+			r = thaw_image_inode(image, inode.parent, &inode);
+			if (r < 0)
+				return r;
+			at += len;
+			continue;
+		}
+		r = thaw_image_lookup(image, inode.ino, at, len, &child);
+		if (r != 0)
+			return r == THAW_NOT_FOUND ? -ENOENT : r;
+		at += len;
+		last = *at == '\0';
+		if (child.type == THAW_SYMLINK && (!last || follow_last)) {
+			const char *target = thaw_image_target(image, &child);
+			size_t target_len = strlen(target), rest_len = strlen(at);
+
+			if (++links > LINKS_MAX)
+				return -ELOOP;
+			if (target[0] == '/')
+				return -EXDEV;
+			if (target_len + rest_len >= sizeof(rest))
+				return -ENAMETOOLONG;
+			/* The link's directory stays the place to go on from. */
+			memmove(rest + target_len, at, rest_len + 1);
+			memcpy(rest, target, target_len);
+			at = rest;
+			continue;
+		}
+		inode = child;
+	}
+	*ret_inode = inode;
+	return 0;
+}
+
+int tool_fail_path(const char *file, const char *path, int error)
+{
+	const char *cause;
+
+	switch (error) {
+	case -ENOENT:
+		cause = "no such file or directory";
+		break;
+	case -ENOTDIR:
+		cause = "not a directory";
+		break;
+	case -EISDIR:
+		cause = "is a directory";
+		break;
+	case -ELOOP:
+		cause = "too many levels of symbolic links";
+		break;
+	case -EXDEV:
+		cause = "leads out of the image";
+		break;
+	case -ENAMETOOLONG:
+		cause = "the path is too long";
+		break;
+	default:
+		cause = strerror(-error);
+	}
+	return tool_fail_text(THAW_EXIT_IO, file, "%s: %s", path, cause);
+}
+
+static volatile sig_atomic_t interrupted;
+
+static void remember_signal(int number)
+{
+	interrupted = number;
+}
+
+void tool_catch_interrupts(void)
+{
+	/* No SA_RESTART: a read that waits ends. RESETHAND: whoever insists is heard. */
+	struct sigaction action = { .sa_handler = remember_signal, .sa_flags = (int)SA_RESETHAND };
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+		struct sigaction old;
+
+		/* nohup and shells' background jobs ignore some: leave it so */
+		if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+			(void)sigaction(signals[i], &action, NULL); /* valid by construction */
+	}
+}
+
+int tool_interrupted(void)
+{
+	return interrupted;
+}
+
+int tool_fail_interrupted(const char *file, const char *state)
+{
+	int number = interrupted ? interrupted : SIGINT;
+
+	return tool_fail_text((enum thaw_exit)(128 + number), file, "interrupted: %s", state);
+}

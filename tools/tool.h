@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * What the subcommands share: the table of commands, options and sizes, errors,
+ * names on a terminal, and open images.
+ *
+ * A command gets its own argv (argv[0] is its name) and returns an exit code.
+ * Before it fails it has printed one line on stderr, through the functions here.
+ */
+#include <getopt.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "thaw/error.h"
+#include "thaw/image.h"
+#include "thaw/reader.h"
+
+struct tool_command {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *summary; /* for the list of commands */
+	const char *help;    /* what --help prints; 80 columns at most */
+};
+
+extern const struct tool_command tool_cat, tool_diff, tool_extract, tool_info, tool_ls,
+	tool_mount, tool_pack, tool_umount, tool_verify;
+
+/* cmd-mount.c: as mount(8) calls us, under the name mount.fuse.thaw or mount.thaw */
+int tool_mount_helper(int argc, char **argv);
+
+/*
+ * Errors. Each prints one line, "thaw: FILE: CAUSE", and returns the exit code.
+ * Names may hold any bytes: what could confuse a terminal is escaped.
+ */
+int tool_fail(const char *file, const struct thaw_error *err);
+/* "thaw: FILE: PATH: CAUSE", of a path inside an image */
+int tool_fail_inside(const char *file, const char *path, const struct thaw_error *err);
+int tool_fail_errno(const char *file, int error); /* negative errno; class I/O */
+int tool_fail_text(enum thaw_exit exit_code, const char *file, const char *format, ...)
+	_printf_(3, 4);
+int tool_usage(const char *command, const char *format, ...) _printf_(2, 3);
+
+/*
+ * Options. tool_getopt() is getopt_long() with `--help` and errors of our own:
+ * it returns an option's value, -1 after the last, or TOOL_HELP / TOOL_BAD_OPTION
+ * when the command is to return tool_help_exit() or THAW_EXIT_USAGE.
+ */
+#define TOOL_HELP	256
+#define TOOL_BAD_OPTION 257
+int tool_getopt(const struct tool_command *command, int argc, char **argv,
+		const char *letters, const struct option *options);
+int tool_help(const struct tool_command *command);
+bool tool_parse_size(const char *text, uint64_t *ret_size);
+bool tool_parse_number(const char *text, uint64_t low, uint64_t high,
+		       uint64_t *ret_number);
+
+/* Images. */
+int tool_open_image(const char *file, struct thaw_image **ret_image);
+int tool_open_reader(const char *file, const struct thaw_image *image,
+		     struct thaw_reader **ret_reader);
+/*
+ * Resolve a path inside an image, following symlinks that stay inside (the last
+ * component's only when asked): 0, or a negative errno: -ENOENT, -ENOTDIR,
+ * -ELOOP, -ENAMETOOLONG, or -EXDEV for a link that leads out of the image.
+ */
+_must_check_ int tool_resolve(const struct thaw_image *image, const char *path,
+			      bool follow_last, struct thaw_inode *ret_inode);
+int tool_fail_path(const char *file, const char *path, int error);
+
+/* Interrupts: SIGINT and SIGTERM are remembered; a second one kills. */
+void tool_catch_interrupts(void);
+int tool_interrupted(void); /* the signal's number, or 0 */
+/* Says that the work was broken off; returns 128 + signal. */
+int tool_fail_interrupted(const char *file, const char *state);
+
+/* Text. Escaped: what could steer a terminal, and bytes that are no UTF-8, as \xNN. */
+void tool_print_escaped(FILE *file, const char *text, size_t len);
+size_t tool_escaped_width(const char *text, size_t len);
+/* "183.2 MiB" */
+#define TOOL_SIZE_TEXT 32
+const char *tool_size_text(uint64_t size, char buf[TOOL_SIZE_TEXT]);
+/* "2024-05-01T12:00:00Z" */
+#define TOOL_TIME_TEXT 32
+const char *tool_time_text(uint32_t seconds, char buf[TOOL_TIME_TEXT]);
+char tool_type_letter(enum thaw_inode_type type); /* as in ls -l */
+const char *tool_type_name(enum thaw_inode_type type);
+
+/*
+ * JSON. Strings must be UTF-8 there; names need not be. tool_json_name() sets
+ * key, with U+FFFD for what is no UTF-8, and then also KEY_hex with the exact bytes.
+ */
+void tool_json_name(json_t *object, const char *key, const char *text, size_t len);
+void tool_json_digest(json_t *object, const char *key,
+		      const uint8_t digest[THAW_DIGEST_SIZE]);
+/* Prints and frees. */
+int tool_json_print(json_t *value);

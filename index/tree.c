@@ -369,7 +369,7 @@ int thaw_tree_add(struct thaw_tree *tree, const struct thaw_member *member, stru
 {
 	const char *path = member->path, *name;
 	size_t len = member->path_len, name_len;
-	uint32_t parent, node, object;
+	uint32_t parent, node, object = 0;
 	int r;
 
 	if (len == 0)

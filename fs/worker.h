@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * The worker: serves one image over one FUSE connection, statelessly. Inode
+ * numbers are record numbers, so there is no table of what the kernel knows,
+ * and nothing that a successor would have to be told.
+ */
+#define FUSE_USE_VERSION 314
+#include <fuse_lowlevel.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "thaw/image.h"
+#include "thaw/reader.h"
+
+struct thaw_worker {
+	const struct thaw_image *image;
+	struct thaw_reader *reader;
+	const char *name; /* of the image, for the log */
+	uid_t uid;	  /* whom files belong to */
+	gid_t gid;
+	/* A bit a frame: already complained about. */
+	_Atomic uint8_t *reported;
+};
+
+/* The image and name are borrowed. cache_bytes as for thaw_reader_new(). */
+_must_check_ int thaw_worker_init(struct thaw_worker *worker, const struct thaw_image *image,
+				  const char *name, uint64_t cache_bytes);
+void thaw_worker_deinit(struct thaw_worker *worker);
+
+/* For fuse_session_new(), with the worker as userdata. */
+extern const struct fuse_lowlevel_ops thaw_worker_ops;

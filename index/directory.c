@@ -154,7 +154,7 @@ static int write_entry(struct directory_input *input, const FTSENT *ent, const c
 	archive_entry_clear(input->entry);
 	archive_entry_set_pathname(input->entry, path);
 	archive_entry_set_mode(input->entry, st->st_mode & (S_IFMT | 0777));
-	/* Seconds only, floored: the fraction would cost each entry a pax header. */
+	/* Seconds, floored: what a .pyc remembers of its source. */
 	archive_entry_set_mtime(input->entry, st->st_mtim.tv_sec, 0);
 	archive_entry_set_size(input->entry, 0);
 	if (S_ISREG(st->st_mode)) {
@@ -281,10 +281,9 @@ static int open_writer(struct directory_input *input, struct thaw_error *err)
 	input->piece = malloc(PIECE_SIZE);
 	if (!input->archive || !input->entry || !input->piece)
 		return thaw_oom(err);
-	/* "restricted": pax headers only where ustar does not suffice. Names stay bytes. */
-	if (archive_write_set_format_pax_restricted(input->archive) != ARCHIVE_OK ||
+	/* GNU tar's format keeps names as bytes; pax would want two blocks more for each entry. */
+	if (archive_write_set_format_gnutar(input->archive) != ARCHIVE_OK ||
 	    archive_write_set_bytes_per_block(input->archive, 0) != ARCHIVE_OK ||
-	    archive_write_set_options(input->archive, "pax:hdrcharset=BINARY") != ARCHIVE_OK ||
 	    archive_write_open(input->archive, input, NULL, collect, NULL) != ARCHIVE_OK)
 		return write_failure(input, ".", err);
 	return 0;

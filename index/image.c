@@ -82,8 +82,10 @@ static int read_parts(struct thaw_image *image, const uint8_t *table, uint32_t t
 		part->raw_size = get_le64(entry + THAW_PART_OFF_RAW_SIZE);
 		memcpy(part->digest, entry + THAW_PART_OFF_DIGEST, THAW_DIGEST_SIZE);
 		memcpy(part->name, entry + THAW_PART_OFF_NAME, sizeof(part->name));
+		part->head_size = get_le32(entry + THAW_PART_OFF_HEAD);
 		if (part->name[THAW_PART_NAME_MAX] != '\0' ||
-		    get_le32(entry + THAW_PART_OFF_RESERVED) != 0)
+		    (part->type == THAW_PART_WARM ? part->head_size > part->size :
+						    part->head_size != 0))
 			return thaw_damaged(err, "damaged: part %u of the table", i);
 
 		if (i > 0)

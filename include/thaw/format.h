@@ -44,11 +44,11 @@
 
 #define THAW_PART_ENTRY 96u
 #define THAW_PART_OFF_TYPE 0u	  /* u32 enum thaw_part_type */
-#define THAW_PART_OFF_RESERVED 4u /* u32, zero */
+#define THAW_PART_OFF_HEAD 4u /* u32 warm set: bytes of its head; otherwise zero */
 #define THAW_PART_OFF_OFFSET 8u	  /* u64 of the payload, from the image's start */
 #define THAW_PART_OFF_SIZE 16u	  /* u64 payload bytes as stored */
 #define THAW_PART_OFF_RAW_SIZE 24u /* u64 payload bytes when decompressed */
-#define THAW_PART_OFF_DIGEST 32u   /* SHA-256 of the payload as stored; zero for stream, annex */
+#define THAW_PART_OFF_DIGEST 32u   /* SHA-256 as stored: index, warm set's head; else zero */
 #define THAW_PART_OFF_NAME 64u	   /* 32 bytes, NUL-padded; warm sets only */
 #define THAW_PART_NAME_MAX 31u
 

@@ -68,6 +68,7 @@ struct thaw_name {
 struct thaw_part_info {
 	enum thaw_part_type type;
 	uint64_t offset, size, raw_size; /* offset from the image's start */
+	uint32_t head_size; /* warm sets: bytes that the digest covers */
 	uint8_t digest[THAW_DIGEST_SIZE];
 	char name[THAW_PART_NAME_MAX + 1];
 };

@@ -57,11 +57,9 @@ static json_int_t meta_number(const struct info *info, const char *object, const
 									 : -1;
 }
 
-static const char *meta_string(const struct info *info, const char *object, const char *key)
+static const char *meta_string(const struct info *info, const char *key)
 {
-	json_t *from = object ? json_object_get(info->meta, object) : info->meta;
-
-	return json_string_value(json_object_get(from, key));
+	return json_string_value(json_object_get(info->meta, key));
 }
 
 /* What somebody should know before relying on this image. */
@@ -70,7 +68,7 @@ static json_t *find_warnings(const struct info *info)
 	json_int_t stale = meta_number(info, "bytecode", "stale");
 	json_int_t missing = meta_number(info, "bytecode", "missing");
 	const struct thaw_image_info *image = thaw_image_info(info->image);
-	const char *python = meta_string(info, NULL, "python");
+	const char *python = meta_string(info, "python");
 	json_t *warnings = json_array();
 
 	if (stale > 0)
@@ -167,8 +165,10 @@ static void print_meta(const struct info *info)
 	json_int_t valid = meta_number(info, "bytecode", "valid");
 	json_int_t stale = meta_number(info, "bytecode", "stale");
 	json_int_t missing = meta_number(info, "bytecode", "missing");
-	const char *python = meta_string(info, NULL, "python");
-	const char *source = meta_string(info, "source", "kind");
+	json_int_t xattrs = meta_number(info, "dropped", "xattrs");
+	json_int_t setid = meta_number(info, "dropped", "setid");
+	const char *python = meta_string(info, "python");
+	const char *source = meta_string(info, "source");
 
 	/* Whoever wrote the image wrote these strings. */
 	if (source) {
@@ -186,6 +186,10 @@ static void print_meta(const struct info *info)
 		printf("bytecode   %" JSON_INTEGER_FORMAT " valid, %" JSON_INTEGER_FORMAT
 		       " stale, %" JSON_INTEGER_FORMAT " missing\n",
 		       valid, stale, missing);
+	if (xattrs > 0 || setid > 0)
+		printf("dropped    extended attributes of %" JSON_INTEGER_FORMAT
+		       " members, setuid or setgid of %" JSON_INTEGER_FORMAT "\n",
+		       xattrs > 0 ? xattrs : 0, setid > 0 ? setid : 0);
 }
 
 static void print_parts(const struct info *info)

@@ -11,6 +11,7 @@
 struct verify {
 	const char *file;
 	struct tool_progress progress;
+	uint64_t reported;
 	json_t *faults; /* with --json; NULL otherwise */
 };
 
@@ -18,6 +19,7 @@ static void report_fault(void *userdata, const char *fault)
 {
 	struct verify *verify = userdata;
 
+	verify->reported++;
 	tool_progress_clear(&verify->progress);
 	/* Names in a fault are escaped already. */
 	fprintf(stderr, "thaw: ");
@@ -27,9 +29,9 @@ static void report_fault(void *userdata, const char *fault)
 		(void)json_array_append_new(verify->faults, json_string(fault));
 }
 
-static bool is_good(const struct thaw_verify_result *result)
+static bool is_good(const struct verify *verify, const struct thaw_verify_result *result)
 {
-	return result->bad_frames == 0 && result->bad_files == 0 &&
+	return verify->reported == 0 && result->bad_frames == 0 && result->bad_files == 0 &&
 	       result->bad_warm_pages == 0 && result->stream_ok && result->index_ok;
 }
 
@@ -38,7 +40,7 @@ static int print_json(const struct verify *verify, const struct thaw_image_info 
 {
 	json_t *object = json_object();
 
-	(void)json_object_set_new(object, "ok", json_boolean(is_good(result)));
+	(void)json_object_set_new(object, "ok", json_boolean(is_good(verify, result)));
 	tool_json_digest(object, "identity", info->identity);
 #define COUNT(name) \
 	(void)json_object_set_new(object, #name, json_integer((json_int_t)result->name))
@@ -55,10 +57,10 @@ static int print_json(const struct verify *verify, const struct thaw_image_info 
 	return tool_json_print(object);
 }
 
-static void print_summary(const struct thaw_verify_result *result)
+static void print_summary(const struct verify *verify, const struct thaw_verify_result *result)
 {
 	printf("%s: %llu frames, %llu bad; %llu files, %llu bad; ",
-	       is_good(result) ? "good" : "damaged", (unsigned long long)result->frames,
+	       is_good(verify, result) ? "good" : "damaged", (unsigned long long)result->frames,
 	       (unsigned long long)result->bad_frames, (unsigned long long)result->files,
 	       (unsigned long long)result->bad_files);
 	if (result->warm_pages)
@@ -126,8 +128,8 @@ static int run(int argc, char **argv)
 		if (json)
 			r = print_json(&verify, thaw_image_info(image), &result);
 		else if (!quiet)
-			print_summary(&result);
-		if (r == 0 && !is_good(&result))
+			print_summary(&verify, &result);
+		if (r == 0 && !is_good(&verify, &result))
 			r = THAW_EXIT_DAMAGED;
 	}
 	json_decref(verify.faults);

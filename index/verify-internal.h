@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* The half of verifying that compares an index with a fresh one. */
+#include "thaw/extract.h"
+#include "tree.h"
+
+/*
+ * Does the image's index say what tree says? One fault for each path that
+ * differs, up to a bound. What lies in the annex is no matter of the tree's.
+ * Returns -ENOMEM only.
+ */
+_must_check_ int thaw_verify_index(const struct thaw_image *image, const struct thaw_tree *tree,
+				   thaw_verify_fault_fn *fault, void *fault_data,
+				   struct thaw_error *err, bool *ret_same);

@@ -14,11 +14,12 @@
 #include "util/bytes.h"
 #include "util/cleanup.h"
 
-#define BLOCK (1u << 20)
+#define BLOCK	       (1u << 20)
 /* 128 MiB, zstd's own default: what somebody else's frames may make us allocate. */
 #define WINDOW_LOG_MAX 27
 
-static int find_start(struct thaw_source *source, struct thaw_error *err, uint64_t *ret_start)
+static int find_start(struct thaw_source *source, struct thaw_error *err,
+		      uint64_t *ret_start)
 {
 	uint8_t footer[THAW_FOOTER_SIZE], table[THAW_TABLE_HEADER];
 	uint64_t size = source->size, image_size, ends = THAW_FOOTER_SIZE;
@@ -31,7 +32,8 @@ static int find_start(struct thaw_source *source, struct thaw_error *err, uint64
 	if (r < 0)
 		return thaw_io(err, r, "the footer cannot be read");
 	if (memcmp(footer + THAW_FOOTER_OFF_MAGIC, THAW_FOOTER_MAGIC, 8) != 0)
-		return thaw_damaged(err, "not a thaw image, or cut short (no footer at its end)");
+		return thaw_damaged(
+			err, "not a thaw image, or cut short (no footer at its end)");
 	table_size = get_le32(footer + THAW_FOOTER_OFF_TABLE_SIZE);
 	ends += table_size;
 	if (table_size < THAW_TABLE_HEADER || ends > size)
@@ -81,8 +83,9 @@ static int write_block(struct stream *stream, size_t len, struct thaw_error *err
 		int r;
 
 		if (ZSTD_isError(n))
-			return thaw_damaged(err, "damaged: the stream does not decompress (%s)",
-					    ZSTD_getErrorName(n));
+			return thaw_damaged(
+				err, "damaged: the stream does not decompress (%s)",
+				ZSTD_getErrorName(n));
 		r = write_all(stream->fd, stream->out, out.pos);
 		if (r < 0)
 			return thaw_io(err, r, "the output cannot be written");
@@ -96,7 +99,8 @@ static int write_stream(struct thaw_source *source, struct stream *stream,
 			struct thaw_pass *pass, uint64_t start, struct thaw_error *err)
 {
 	for (uint64_t at = start; at < source->size;) {
-		size_t len = source->size - at < BLOCK ? (size_t)(source->size - at) : BLOCK;
+		size_t len = source->size - at < BLOCK ? (size_t)(source->size - at)
+						       : BLOCK;
 		int r;
 
 		r = source->read(source, at, stream->in, len);

@@ -116,7 +116,8 @@ static int walk_to(const struct job *job, char *path, int flags)
 		if (next)
 			*next++ = '\0';
 		child = openat(fd < 0 ? job->root : fd, name,
-			       (next ? O_PATH : flags) | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+			       (next ? O_PATH : flags) | O_DIRECTORY | O_NOFOLLOW |
+				       O_CLOEXEC);
 		if (child < 0)
 			return -errno;
 		(void)safe_close(fd);
@@ -135,7 +136,8 @@ static int open_directory(const struct job *job, uint32_t ino, int flags)
 	};
 	int fd;
 
-	thaw_image_path(job->image, ino, path, sizeof(path)); /* fits: see make_directories() */
+	thaw_image_path(job->image, ino, path,
+			sizeof(path)); /* fits: see make_directories() */
 	if (!job->have_openat2)
 		return walk_to(job, path, flags);
 	do
@@ -196,7 +198,8 @@ static int add_units(struct job *job)
 			i++;
 		}
 		units = job->units;
-		if (grow(&units, &job->unit_capacity, job->unit_count + 1, sizeof(unit)) < 0)
+		if (grow(&units, &job->unit_capacity, job->unit_count + 1, sizeof(unit)) <
+		    0)
 			return -ENOMEM;
 		job->units = units;
 		job->units[job->unit_count++] = unit;
@@ -223,7 +226,8 @@ static int add_span(struct job *job, uint64_t size, uint32_t *ret_span)
 {
 	void *spans = job->spans;
 
-	if (grow(&spans, &job->span_capacity, job->span_count + 1, sizeof(*job->spans)) < 0)
+	if (grow(&spans, &job->span_capacity, job->span_count + 1, sizeof(*job->spans)) <
+	    0)
 		return -ENOMEM;
 	job->spans = spans;
 	job->spans[job->span_count++] = (struct span){ .fd = -1, .left = size };
@@ -242,7 +246,9 @@ static int add_pieces(struct job *job, uint32_t ino)
 
 	do {
 		const struct unit *unit = &job->units[unit_at(job, data + offset)];
-		struct piece piece = { .data = data + offset, .offset = offset, .ino = ino };
+		struct piece piece = { .data = data + offset,
+				       .offset = offset,
+				       .ino = ino };
 		void *pieces = job->pieces;
 
 		piece.size = size - offset;
@@ -252,7 +258,8 @@ static int add_pieces(struct job *job, uint32_t ino)
 				return -ENOMEM;
 		}
 		piece.span = span;
-		if (grow(&pieces, &job->piece_capacity, job->piece_count + 1, sizeof(piece)) < 0)
+		if (grow(&pieces, &job->piece_capacity, job->piece_count + 1,
+			 sizeof(piece)) < 0)
 			return -ENOMEM;
 		job->pieces = pieces;
 		job->pieces[job->piece_count++] = piece;
@@ -280,7 +287,8 @@ static int plan(struct job *job)
 		if (record_type(job, i) == THAW_REGULAR && add_pieces(job, i) < 0)
 			return -ENOMEM;
 	if (job->piece_count)
-		qsort(job->pieces, job->piece_count, sizeof(*job->pieces), compare_pieces);
+		qsort(job->pieces, job->piece_count, sizeof(*job->pieces),
+		      compare_pieces);
 	for (size_t i = 0; i < job->unit_count; i++) {
 		struct unit *unit = &job->units[i];
 
@@ -327,7 +335,8 @@ static int create_file(struct job *job, struct place *place, uint32_t ino, int *
 	if (r < 0)
 		return fail_at(job, ino, r, "created", err);
 	get_name(job, ino, name);
-	fd = openat(place->fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	fd = openat(place->fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+		    0600);
 	if (fd < 0)
 		return fail_at(job, ino, -errno, "created", err);
 	job->made[ino] = 1;
@@ -342,7 +351,8 @@ static int finish_file(struct job *job, uint32_t ino, int *fd, struct thaw_error
 	struct timespec times[2];
 
 	times_of(record, times);
-	if (fchmod(*fd, get_le16(record + THAW_INODE_OFF_MODE)) < 0 || futimens(*fd, times) < 0)
+	if (fchmod(*fd, get_le16(record + THAW_INODE_OFF_MODE)) < 0 ||
+	    futimens(*fd, times) < 0)
 		return fail_at(job, ino, -errno, "given its attributes", err);
 	/* Some file systems find out only now that there is no space. */
 	if (close(steal_fd(fd)) < 0)
@@ -401,9 +411,9 @@ struct worker {
 	size_t capacity;
 };
 
-static int decode_frame(struct worker *worker, const struct thaw_frame *frame, uint32_t number,
-			const struct unit *unit, const struct piece *piece,
-			struct thaw_error *err)
+static int decode_frame(struct worker *worker, const struct thaw_frame *frame,
+			uint32_t number, const struct unit *unit,
+			const struct piece *piece, struct thaw_error *err)
 {
 	struct thaw_error cause = { 0 };
 	char path[200];
@@ -441,7 +451,8 @@ static int decode_piece(struct worker *worker, const struct unit *unit,
 	return 0;
 }
 
-static int extract_unit(struct worker *worker, const struct unit *unit, struct thaw_error *err)
+static int extract_unit(struct worker *worker, const struct unit *unit,
+			struct thaw_error *err)
 {
 	const struct piece *piece = worker->job->pieces + unit->first_piece;
 	uint32_t next = unit->first_frame;
@@ -601,7 +612,8 @@ static int finish_directory(struct job *job, uint32_t number, int fd)
 	struct timespec times[2];
 
 	times_of(record, times);
-	if (fchmod(fd, get_le16(record + THAW_INODE_OFF_MODE)) < 0 || futimens(fd, times) < 0)
+	if (fchmod(fd, get_le16(record + THAW_INODE_OFF_MODE)) < 0 ||
+	    futimens(fd, times) < 0)
 		return -errno;
 	return 0;
 }
@@ -668,7 +680,8 @@ static int check_empty(int fd, const char *directory, struct thaw_error *err)
 	return r;
 }
 
-static int open_root(const char *directory, int *ret_fd, bool *ret_made, struct thaw_error *err)
+static int open_root(const char *directory, int *ret_fd, bool *ret_made,
+		     struct thaw_error *err)
 {
 	_cleanup_(closep) int fd = -1;
 	bool made;
@@ -684,7 +697,8 @@ static int open_root(const char *directory, int *ret_fd, bool *ret_made, struct 
 		r = check_empty(fd, directory, err);
 	if (r < 0) {
 		if (made)
-			(void)rmdir(directory); /* the failure to open it is the one to report */
+			(void)rmdir(
+				directory); /* the failure to open it is the one to report */
 		return r;
 	}
 	*ret_fd = steal_fd(&fd);
@@ -732,7 +746,8 @@ int thaw_extract(const struct thaw_image *image, const char *directory,
 	int r;
 
 	err = err ? err : &own;
-	(void)pthread_mutex_init(&job.lock, NULL); /* cannot fail with default attributes */
+	(void)pthread_mutex_init(&job.lock,
+				 NULL); /* cannot fail with default attributes */
 	job.made = calloc(image->info.inodes, 1);
 	r = job.made ? plan(&job) : -ENOMEM;
 	if (r < 0)

@@ -11,7 +11,8 @@ void thaw_pass_init(struct thaw_pass *pass, const struct thaw_pass_options *opti
 		    uint64_t units, uint64_t total)
 {
 	*pass = (struct thaw_pass){ .options = options, .units = units, .total = total };
-	(void)pthread_mutex_init(&pass->lock, NULL); /* cannot fail with default attributes */
+	(void)pthread_mutex_init(&pass->lock,
+				 NULL); /* cannot fail with default attributes */
 }
 
 void thaw_pass_deinit(struct thaw_pass *pass)
@@ -60,7 +61,8 @@ void thaw_pass_advance(struct thaw_pass *pass, uint64_t amount)
 	pthread_mutex_lock(&pass->lock);
 	pass->done += amount;
 	if (pass->options && pass->options->progress && pass->result == 0 &&
-	    pass->options->progress(pass->options->progress_data, pass->done, pass->total) != 0)
+	    pass->options->progress(pass->options->progress_data, pass->done,
+				    pass->total) != 0)
 		fail_locked(pass, thaw_io(&err, -EINTR, "stopped"), &err);
 	pthread_mutex_unlock(&pass->lock);
 }
@@ -82,7 +84,8 @@ bool thaw_pass_failed(struct thaw_pass *pass)
 	return failed;
 }
 
-void thaw_pass_run(struct thaw_pass *pass, unsigned threads, void *(*work)(void *), void *data)
+void thaw_pass_run(struct thaw_pass *pass, unsigned threads, void *(*work)(void *),
+		   void *data)
 {
 	_cleanup_(freep) pthread_t *others = calloc(threads, sizeof(*others));
 	unsigned started = 0;

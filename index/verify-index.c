@@ -21,9 +21,10 @@ struct comparison {
 };
 
 /* path is of the image's record, or of the fresh one's when fresh is true. */
-static void differ(struct comparison *c, bool fresh, uint32_t ino, const char *format, ...)
-	_printf_(4, 5);
-static void differ(struct comparison *c, bool fresh, uint32_t ino, const char *format, ...)
+static void differ(struct comparison *c, bool fresh, uint32_t ino, const char *format,
+		   ...) _printf_(4, 5);
+static void differ(struct comparison *c, bool fresh, uint32_t ino, const char *format,
+		   ...)
 {
 	char path[300], what[150];
 	struct thaw_error escaped;
@@ -47,17 +48,19 @@ static void compare_inodes(struct comparison *c, const struct thaw_inode *a,
 		return;
 	}
 	if (a->mode != b->mode)
-		differ(c, false, a->ino, "mode %04o, in the stream %04o", a->mode, b->mode);
+		differ(c, false, a->ino, "mode %04o, in the stream %04o", a->mode,
+		       b->mode);
 	if (a->mtime != b->mtime)
-		differ(c, false, a->ino, "mtime %" PRIu32 ", in the stream %" PRIu32, a->mtime,
-		       b->mtime);
+		differ(c, false, a->ino, "mtime %" PRIu32 ", in the stream %" PRIu32,
+		       a->mtime, b->mtime);
 	if (a->type == THAW_REGULAR && (a->size != b->size || a->data != b->data))
 		differ(c, false, a->ino,
-		       "%" PRIu64 " bytes at %" PRIu64 ", in the stream %" PRIu64 " at %" PRIu64,
+		       "%" PRIu64 " bytes at %" PRIu64 ", in the stream %" PRIu64
+		       " at %" PRIu64,
 		       a->size, a->data, b->size, b->data);
 	if (a->type != THAW_DIRECTORY && a->nlink != b->nlink)
-		differ(c, false, a->ino, "%" PRIu32 " links, in the stream %" PRIu32, a->nlink,
-		       b->nlink);
+		differ(c, false, a->ino, "%" PRIu32 " links, in the stream %" PRIu32,
+		       a->nlink, b->nlink);
 	if (a->type == THAW_SYMLINK &&
 	    strcmp(thaw_image_target(c->image, a), thaw_image_target(c->fresh, b)) != 0)
 		differ(c, false, a->ino, "another target in the stream");
@@ -67,7 +70,8 @@ static void compare_inodes(struct comparison *c, const struct thaw_inode *a,
 static bool from_annex(const struct thaw_image *image, const struct thaw_inode *inode)
 {
 	if (inode->type == THAW_REGULAR)
-		return inode->data >= image->info.stream_size && image->info.annex_size > 0;
+		return inode->data >= image->info.stream_size &&
+		       image->info.annex_size > 0;
 	/* Directories for such files: what is in them is looked at when they are walked. */
 	return inode->type == THAW_DIRECTORY && image->info.annex_size > 0;
 }
@@ -76,8 +80,8 @@ static bool from_annex(const struct thaw_image *image, const struct thaw_inode *
  * Both directories' children are sorted. Directories are compared in the order
  * of the image's records, each found in the fresh tree through `twins`.
  */
-static void compare_directory(struct comparison *c, const struct thaw_inode *a, uint32_t fresh,
-			      uint32_t *twins)
+static void compare_directory(struct comparison *c, const struct thaw_inode *a,
+			      uint32_t fresh, uint32_t *twins)
 {
 	struct thaw_inode b = { 0 }, child_a, child_b;
 	struct thaw_name name_a, name_b;
@@ -100,7 +104,8 @@ static void compare_directory(struct comparison *c, const struct thaw_inode *a, 
 			differ(c, true, child_b.ino, "is only in the stream");
 		if (order == 0) {
 			compare_inodes(c, &child_a, &child_b);
-			if (child_a.type == THAW_DIRECTORY && child_b.type == THAW_DIRECTORY)
+			if (child_a.type == THAW_DIRECTORY &&
+			    child_b.type == THAW_DIRECTORY)
 				twins[child_a.ino] = child_b.ino;
 		}
 		i += order <= 0;
@@ -134,8 +139,8 @@ static int compare_trees(struct comparison *c, struct thaw_error *err)
 }
 
 int thaw_verify_index(const struct thaw_image *image, const struct thaw_tree *tree,
-		      thaw_verify_fault_fn *fault, void *fault_data, struct thaw_error *err,
-		      bool *ret_same)
+		      thaw_verify_fault_fn *fault, void *fault_data,
+		      struct thaw_error *err, bool *ret_same)
 {
 	struct thaw_sections sections = { 0 };
 	struct thaw_image fresh = { 0 };
@@ -163,7 +168,8 @@ int thaw_verify_index(const struct thaw_image *image, const struct thaw_tree *tr
 		/* The same tree, put down in another way: not what the indexer would write. */
 		if (r == 0 && c.faults == 0 && image->info.annex_size == 0) {
 			c.faults++;
-			fault(fault_data, "index: its records are not those that the stream gives");
+			fault(fault_data,
+			      "index: its records are not those that the stream gives");
 		}
 	}
 	thaw_sections_deinit(&sections);

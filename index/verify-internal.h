@@ -9,6 +9,7 @@
  * differs, up to a bound. What lies in the annex is no matter of the tree's.
  * Returns -ENOMEM only.
  */
-_must_check_ int thaw_verify_index(const struct thaw_image *image, const struct thaw_tree *tree,
+_must_check_ int thaw_verify_index(const struct thaw_image *image,
+				   const struct thaw_tree *tree,
 				   thaw_verify_fault_fn *fault, void *fault_data,
 				   struct thaw_error *err, bool *ret_same);

@@ -49,7 +49,7 @@ struct verify {
 	int hard;      /* a failure that is not the image's */
 	struct thaw_error hard_err;
 	struct thaw_digest *digest;
-	bool broken; /* a frame of the stream is bad */
+	bool broken;	     /* a frame of the stream is bad */
 	uint8_t *bad_frames; /* by number */
 	struct thaw_verify_result *result;
 	thaw_verify_fault_fn *fault;
@@ -95,7 +95,8 @@ static int decode(const struct verify *verify, struct decoder *decoder, uint32_t
 	if (make_room(&decoder->stored, &decoder->capacity, frame.stored) < 0 ||
 	    make_room(&slot->data, &slot->capacity, frame.size) < 0)
 		return thaw_oom(err);
-	r = thaw_image_pread(verify->image, frame.file_offset, decoder->stored, frame.stored);
+	r = thaw_image_pread(verify->image, frame.file_offset, decoder->stored,
+			     frame.stored);
 	if (r < 0)
 		return thaw_io(err, r, "frame %" PRIu32 " cannot be read", number);
 	if (thaw_digest_of(decoder->digest, decoder->stored, frame.stored, sum) < 0)
@@ -106,7 +107,8 @@ static int decode(const struct verify *verify, struct decoder *decoder, uint32_t
 				frame.stored);
 	if (ZSTD_isError(n) || n != frame.size)
 		return thaw_damaged(err, "frame %" PRIu32 " is damaged (%s)", number,
-				    ZSTD_isError(n) ? ZSTD_getErrorName(n) : "its length");
+				    ZSTD_isError(n) ? ZSTD_getErrorName(n)
+						    : "its length");
 	return 0;
 }
 
@@ -173,7 +175,8 @@ static bool lies_in(const uint8_t *record, const struct thaw_frame *frame)
 	uint64_t size = get_le64(record + THAW_INODE_OFF_SIZE);
 
 	return record[THAW_INODE_OFF_TYPE] == THAW_REGULAR && size > 0 &&
-	       data < frame->data_offset + frame->size && data + size > frame->data_offset;
+	       data < frame->data_offset + frame->size &&
+	       data + size > frame->data_offset;
 }
 
 /* Of many damaged frames only the first ones' files are looked up: it takes a walk for each. */
@@ -189,8 +192,9 @@ static void report_frame(struct verify *verify, uint32_t number, const char *cau
 	verify->bad_frames[number] = 1;
 	verify->result->bad_frames++;
 	thaw_image_frame(verify->image, number, &frame);
-	for (uint32_t i = THAW_ROOT; verify->result->bad_frames <= NAMED_MAX &&
-				     i < verify->image->info.inodes; i++) {
+	for (uint32_t i = THAW_ROOT;
+	     verify->result->bad_frames <= NAMED_MAX && i < verify->image->info.inodes;
+	     i++) {
 		if (!lies_in(inode_record(verify->image, i), &frame))
 			continue;
 		if (first)
@@ -205,7 +209,8 @@ static void report_frame(struct verify *verify, uint32_t number, const char *cau
 	thaw_image_path(verify->image, first, path, sizeof(path));
 	(void)thaw_damaged(&escaped, "%s", path); /* for its escaping */
 	if (others)
-		report(verify, "%s: in %s and %" PRIu32 " more", cause, escaped.text, others);
+		report(verify, "%s: in %s and %" PRIu32 " more", cause, escaped.text,
+		       others);
 	else
 		report(verify, "%s: in %s", cause, escaped.text);
 }
@@ -301,12 +306,14 @@ static int take_stream(struct verify *verify, const uint8_t **ret_data, size_t *
 	if (verify->broken || !stream_left(verify))
 		return 0;
 	r = take_frame(verify, ret_data, ret_len);
-	if (r == 0 && *ret_len > 0 && thaw_digest_add(verify->digest, *ret_data, *ret_len) < 0)
+	if (r == 0 && *ret_len > 0 &&
+	    thaw_digest_add(verify->digest, *ret_data, *ret_len) < 0)
 		r = verify->hard = thaw_oom(&verify->hard_err);
 	return r;
 }
 
-static int pull(void *userdata, struct thaw_error *err, const uint8_t **ret_data, size_t *ret_len)
+static int pull(void *userdata, struct thaw_error *err, const uint8_t **ret_data,
+		size_t *ret_len)
 {
 	struct verify *verify = userdata;
 	int r = take_stream(verify, ret_data, ret_len);
@@ -359,8 +366,8 @@ static int finish_stream(struct verify *verify)
 		return r;
 	if (thaw_digest_end(verify->digest, sum) < 0)
 		return verify->hard = thaw_oom(&verify->hard_err);
-	verify->result->stream_ok =
-		memcmp(sum, verify->image->info.stream_digest, sizeof(sum)) == 0;
+	verify->result->stream_ok = memcmp(sum, verify->image->info.stream_digest,
+					   sizeof(sum)) == 0;
 	if (!verify->result->stream_ok)
 		report(verify, "the stream has another digest than the index says");
 	return 0;
@@ -381,12 +388,14 @@ static int check_parts(struct verify *verify)
 			continue;
 		r = thaw_digest_start(verify->digest);
 		for (uint64_t at = 0; r == 0 && at < part->size; at += sizeof(buf)) {
-			size_t len = part->size - at < sizeof(buf) ? (size_t)(part->size - at)
-								   : sizeof(buf);
+			size_t len = part->size - at < sizeof(buf)
+					     ? (size_t)(part->size - at)
+					     : sizeof(buf);
 
 			r = thaw_image_pread(verify->image, part->offset + at, buf, len);
 			if (r < 0)
-				return thaw_io(&verify->hard_err, r, "part %u cannot be read", i);
+				return thaw_io(&verify->hard_err, r,
+					       "part %u cannot be read", i);
 			r = thaw_digest_add(verify->digest, buf, len);
 		}
 		if (r == 0)
@@ -464,7 +473,8 @@ int thaw_verify(const struct thaw_image *image, const struct thaw_pass_options *
 	int r;
 
 	thaw_pass_init(&verify.pass, options, image->info.frames, image->data_size);
-	(void)pthread_mutex_init(&verify.lock, NULL); /* neither can fail with default attributes */
+	(void)pthread_mutex_init(&verify.lock,
+				 NULL); /* neither can fail with default attributes */
 	(void)pthread_cond_init(&verify.changed, NULL);
 	r = run_threads(&verify);
 	if (r < 0 && err)

@@ -49,7 +49,8 @@ static int cat_file(const char *file, const char *path, struct thaw_reader *read
 }
 
 static int cat_path(const char *file, const struct thaw_image *image,
-		    struct thaw_reader *reader, const char *path, char *buf, bool *ret_stop)
+		    struct thaw_reader *reader, const char *path, char *buf,
+		    bool *ret_stop)
 {
 	struct thaw_inode inode;
 	int r;

@@ -33,7 +33,7 @@ struct difference {
 	char *path;
 	struct thaw_inode a, b; /* ino 0: not there */
 	unsigned changes;	/* enum change; 0 until contents turn out to differ */
-	uint64_t beneath;	/* entries beneath a directory that was added or removed */
+	uint64_t beneath; /* entries beneath a directory that was added or removed */
 };
 
 struct side {
@@ -52,8 +52,8 @@ struct diff {
 	size_t path_len;
 };
 
-static int record(struct diff *diff, const struct thaw_inode *a, const struct thaw_inode *b,
-		  unsigned changes)
+static int record(struct diff *diff, const struct thaw_inode *a,
+		  const struct thaw_inode *b, unsigned changes)
 {
 	struct difference item = { .changes = changes };
 	void *items = diff->items;
@@ -94,7 +94,8 @@ static int record_alone(struct diff *diff, const struct side *side,
 	int r;
 
 	r = record(diff, added ? NULL : inode, added ? inode : NULL, change);
-	for (uint64_t i = 0; r == 0 && inode->type == THAW_DIRECTORY && i < inode->size; i++) {
+	for (uint64_t i = 0; r == 0 && inode->type == THAW_DIRECTORY && i < inode->size;
+	     i++) {
 		struct thaw_inode child;
 		struct thaw_name name;
 
@@ -122,9 +123,12 @@ static bool surely_same(const struct diff *diff, const struct thaw_inode *a,
 		struct thaw_frame fa, fb;
 		uint64_t n;
 
-		thaw_image_frame(diff->a.image, thaw_image_frame_at(diff->a.image, at_a), &fa);
-		thaw_image_frame(diff->b.image, thaw_image_frame_at(diff->b.image, at_b), &fb);
-		if (fa.size != fb.size || at_a - fa.data_offset != at_b - fb.data_offset ||
+		thaw_image_frame(diff->a.image, thaw_image_frame_at(diff->a.image, at_a),
+				 &fa);
+		thaw_image_frame(diff->b.image, thaw_image_frame_at(diff->b.image, at_b),
+				 &fb);
+		if (fa.size != fb.size ||
+		    at_a - fa.data_offset != at_b - fb.data_offset ||
 		    memcmp(fa.digest, fb.digest, THAW_DIGEST_SIZE) != 0)
 			return false;
 		n = fa.data_offset + fa.size - at_a;
@@ -231,7 +235,8 @@ static int walk(struct diff *diff, const struct thaw_inode *a, const struct thaw
 }
 
 static int read_chunk(const struct side *side, const char *path,
-		      const struct thaw_inode *inode, uint64_t offset, char *buf, size_t len)
+		      const struct thaw_inode *inode, uint64_t offset, char *buf,
+		      size_t len)
 {
 	struct thaw_error err = { 0 };
 	size_t n;
@@ -254,7 +259,8 @@ static int compare_content(const struct diff *diff, struct difference *item, cha
 
 		r = read_chunk(&diff->a, item->path, &item->a, offset, buf_a, len);
 		if (r == 0)
-			r = read_chunk(&diff->b, item->path, &item->b, offset, buf_b, len);
+			r = read_chunk(&diff->b, item->path, &item->b, offset, buf_b,
+				       len);
 		if (r)
 			return r;
 		if (memcmp(buf_a, buf_b, len) != 0) {
@@ -281,7 +287,8 @@ static int compare_places(const void *x, const void *y)
 
 static int compare_contents(struct diff *diff)
 {
-	_cleanup_(freep) struct difference **open = calloc(diff->count + 1, sizeof(*open));
+	_cleanup_(freep) struct difference **open = calloc(diff->count + 1,
+							   sizeof(*open));
 	_cleanup_(freep) char *buf = malloc(2 * CHUNK);
 	size_t count = 0;
 	int r = THAW_EXIT_OK;
@@ -333,7 +340,8 @@ static void print_changes(const struct diff *diff, const struct difference *item
 
 #define NEXT() (fputs(separator, stdout), separator = ", ")
 	if (item->changes & CHANGE_TYPE)
-		NEXT(), printf("%s -> %s", tool_type_name(item->a.type), tool_type_name(item->b.type));
+		NEXT(), printf("%s -> %s", tool_type_name(item->a.type),
+			       tool_type_name(item->b.type));
 	if (item->changes & CHANGE_MODE)
 		NEXT(), printf("mode %04o -> %04o", item->a.mode, item->b.mode);
 	if (item->changes & CHANGE_SIZE)
@@ -363,9 +371,11 @@ static void print_human(const struct diff *diff, const struct totals *totals)
 
 		if (!item->changes)
 			continue;
-		fputs(item->changes & CHANGE_ADDED ? "+ " :
-		      item->changes & CHANGE_REMOVED ? "- " :
-		      item->changes == CHANGE_MTIME ? "t " : "* ", stdout);
+		fputs(item->changes & CHANGE_ADDED     ? "+ "
+		      : item->changes & CHANGE_REMOVED ? "- "
+		      : item->changes == CHANGE_MTIME  ? "t "
+						       : "* ",
+		      stdout);
 		print_text(item->path[0] ? item->path : ".");
 		if (!alone) {
 			print_changes(diff, item);
@@ -380,8 +390,10 @@ static void print_human(const struct diff *diff, const struct totals *totals)
 	}
 	if (diff->count)
 		printf("%llu added, %llu removed, %llu changed, %llu with another mtime only\n",
-		       (unsigned long long)totals->added, (unsigned long long)totals->removed,
-		       (unsigned long long)totals->changed, (unsigned long long)totals->mtime);
+		       (unsigned long long)totals->added,
+		       (unsigned long long)totals->removed,
+		       (unsigned long long)totals->changed,
+		       (unsigned long long)totals->mtime);
 }
 
 /* One package on either side or on both; NULL where it is missing. */
@@ -412,10 +424,14 @@ static bool walk_packages(const struct tool_packages *a, const struct tool_packa
 			/* is one of the two versions yet to come on the other side? */
 			bool x_later = false, y_later = false;
 
-			for (size_t k = j; k < b->count && strcmp(b->items[k].key, x->key) == 0; k++)
-				x_later = x_later || strcmp(b->items[k].version, x->version) == 0;
-			for (size_t k = i; k < a->count && strcmp(a->items[k].key, y->key) == 0; k++)
-				y_later = y_later || strcmp(a->items[k].version, y->version) == 0;
+			for (size_t k = j;
+			     k < b->count && strcmp(b->items[k].key, x->key) == 0; k++)
+				x_later = x_later ||
+					  strcmp(b->items[k].version, x->version) == 0;
+			for (size_t k = i;
+			     k < a->count && strcmp(a->items[k].key, y->key) == 0; k++)
+				y_later = y_later ||
+					  strcmp(a->items[k].version, y->version) == 0;
 			order = x_later && !y_later ? 1 : y_later && !x_later ? -1 : 0;
 		}
 		fn(userdata, order <= 0 ? x : NULL, order >= 0 ? y : NULL);
@@ -463,7 +479,8 @@ static json_t *inode_json(const struct thaw_image *image, const struct thaw_inod
 	char mode[8];
 
 	(void)snprintf(mode, sizeof(mode), "%04o", inode->mode); /* fits */
-	(void)json_object_set_new(object, "type", json_string(tool_type_name(inode->type)));
+	(void)json_object_set_new(object, "type",
+				  json_string(tool_type_name(inode->type)));
 	(void)json_object_set_new(object, "mode", json_string(mode));
 	(void)json_object_set_new(object, "size", json_integer((json_int_t)inode->size));
 	(void)json_object_set_new(object, "mtime", json_integer(inode->mtime));
@@ -481,9 +498,9 @@ static int print_json(const struct diff *diff, bool different)
 		unsigned change;
 		const char *name;
 	} names[] = {
-		{ CHANGE_TYPE, "type" },       { CHANGE_MODE, "mode" },
-		{ CHANGE_SIZE, "size" },       { CHANGE_CONTENT, "content" },
-		{ CHANGE_TARGET, "target" },   { CHANGE_MTIME, "mtime" },
+		{ CHANGE_TYPE, "type" },     { CHANGE_MODE, "mode" },
+		{ CHANGE_SIZE, "size" },     { CHANGE_CONTENT, "content" },
+		{ CHANGE_TARGET, "target" }, { CHANGE_MTIME, "mtime" },
 	};
 	json_t *top = json_object(), *added = json_array(), *removed = json_array();
 	json_t *changed = json_array(), *packages = json_array();
@@ -509,13 +526,17 @@ static int print_json(const struct diff *diff, bool different)
 		what = json_array();
 		for (size_t k = 0; k < sizeof(names) / sizeof(names[0]); k++)
 			if (item->changes & names[k].change)
-				(void)json_array_append_new(what, json_string(names[k].name));
+				(void)json_array_append_new(what,
+							    json_string(names[k].name));
 		(void)json_object_set_new(object, "changes", what);
-		(void)json_object_set_new(object, "a", inode_json(diff->a.image, &item->a));
-		(void)json_object_set_new(object, "b", inode_json(diff->b.image, &item->b));
+		(void)json_object_set_new(object, "a",
+					  inode_json(diff->a.image, &item->a));
+		(void)json_object_set_new(object, "b",
+					  inode_json(diff->b.image, &item->b));
 		(void)json_array_append_new(changed, object);
 	}
-	(void)walk_packages(&diff->a.packages, &diff->b.packages, collect_package, packages);
+	(void)walk_packages(&diff->a.packages, &diff->b.packages, collect_package,
+			    packages);
 	(void)json_object_set_new(top, "different", json_boolean(different));
 	(void)json_object_set_new(top, "added", added);
 	(void)json_object_set_new(top, "removed", removed);
@@ -557,7 +578,8 @@ static int compare(struct diff *diff)
 				   THAW_DIGEST_SIZE) == 0;
 	if (thaw_image_inode(diff->a.image, THAW_ROOT, &a) < 0 ||
 	    thaw_image_inode(diff->b.image, THAW_ROOT, &b) < 0)
-		return tool_fail_errno(NULL, -EINVAL); /* cannot be: every image has a root */
+		return tool_fail_errno(NULL,
+				       -EINVAL); /* cannot be: every image has a root */
 	r = compare_pair(diff, &a, &b);
 	if (r == 0)
 		r = walk(diff, &a, &b);
@@ -569,17 +591,20 @@ static int compare(struct diff *diff)
 		totals = (struct totals){ 0 };
 		for (size_t i = 0; i < diff->count; i++)
 			count_difference(&totals, &diff->items[i]);
-		different = totals.added || totals.removed || totals.changed || totals.mtime;
+		different = totals.added || totals.removed || totals.changed ||
+			    totals.mtime;
 	}
 	if (r)
 		return r;
-	different = walk_packages(&diff->a.packages, &diff->b.packages, ignore_package, NULL) ||
+	different = walk_packages(&diff->a.packages, &diff->b.packages, ignore_package,
+				  NULL) ||
 		    different;
 	if (arg_json) {
 		r = print_json(diff, different);
 	} else if (!arg_quiet && different) {
 		print_human(diff, &totals);
-		(void)walk_packages(&diff->a.packages, &diff->b.packages, print_package, &first);
+		(void)walk_packages(&diff->a.packages, &diff->b.packages, print_package,
+				    &first);
 	}
 	return r ? r : different ? THAW_EXIT_DIFFERENT : THAW_EXIT_OK;
 }

@@ -45,9 +45,11 @@ static int open_output(const char *path, int *ret_fd, bool *ret_made)
 		*ret_made = fd >= 0;
 		if (fd < 0 && errno == EEXIST) {
 			/* A pipe or a device is there to be written to; a file is not. */
-			if (stat(path, &st) == 0 && (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)))
-				return tool_fail_text(THAW_EXIT_REFUSED, path,
-						      "exists already, and is left alone");
+			if (stat(path, &st) == 0 &&
+			    (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)))
+				return tool_fail_text(
+					THAW_EXIT_REFUSED, path,
+					"exists already, and is left alone");
 			fd = open(path, O_WRONLY | O_NOCTTY | O_CLOEXEC);
 		}
 	}
@@ -108,8 +110,10 @@ static int run(int argc, char **argv)
 		switch (c) {
 		case OPT_THREADS:
 			if (!tool_parse_number(optarg, 1, 1024, &number))
-				return tool_usage("extract", "'%s' is no number of threads (1 to 1024)",
-						  optarg);
+				return tool_usage(
+					"extract",
+					"'%s' is no number of threads (1 to 1024)",
+					optarg);
 			pass.threads = (unsigned)number;
 			break;
 		case OPT_TAR:

@@ -49,12 +49,14 @@ static int load_meta(struct info *info)
 }
 
 /* -1: not said. */
-static json_int_t meta_number(const struct info *info, const char *object, const char *key)
+static json_int_t meta_number(const struct info *info, const char *object,
+			      const char *key)
 {
 	json_t *value = json_object_get(json_object_get(info->meta, object), key);
 
-	return json_is_integer(value) && json_integer_value(value) >= 0 ? json_integer_value(value)
-									 : -1;
+	return json_is_integer(value) && json_integer_value(value) >= 0
+		       ? json_integer_value(value)
+		       : -1;
 }
 
 static const char *meta_string(const struct info *info, const char *key)
@@ -73,21 +75,23 @@ static json_t *find_warnings(const struct info *info)
 
 	if (stale > 0)
 		(void)json_array_append_new(
-			warnings,
-			json_sprintf("%" JSON_INTEGER_FORMAT " .pyc files are stale: Python compiles "
-				     "those modules anew at every start",
-				     stale));
+			warnings, json_sprintf("%" JSON_INTEGER_FORMAT
+					       " .pyc files are stale: Python compiles "
+					       "those modules anew at every start",
+					       stale));
 	if (missing > 0)
 		(void)json_array_append_new(
-			warnings,
-			json_sprintf("%" JSON_INTEGER_FORMAT " modules have no .pyc: Python compiles "
-				     "them anew at every start",
-				     missing));
+			warnings, json_sprintf("%" JSON_INTEGER_FORMAT
+					       " modules have no .pyc: Python compiles "
+					       "them anew at every start",
+					       missing));
 	if (!python || !python[0])
-		(void)json_array_append_new(warnings, json_string("no Python interpreter was found"));
+		(void)json_array_append_new(
+			warnings, json_string("no Python interpreter was found"));
 	if (image->image_start > 0)
 		(void)json_array_append_new(warnings,
-					    json_sprintf("%" PRIu64 " other bytes precede the image "
+					    json_sprintf("%" PRIu64
+							 " other bytes precede the image "
 							 "in its file",
 							 image->image_start));
 	return warnings;
@@ -103,7 +107,8 @@ static int print_json(const struct info *info)
 	tool_json_digest(top, "identity", image->identity);
 	tool_json_digest(top, "stream_digest", image->stream_digest);
 	tool_json_digest(top, "index_digest", image->index_digest);
-#define COUNT(name) (void)json_object_set_new(top, #name, json_integer((json_int_t)image->name))
+#define COUNT(name) \
+	(void)json_object_set_new(top, #name, json_integer((json_int_t)image->name))
 	COUNT(image_size);
 	COUNT(image_start);
 	COUNT(stream_size);
@@ -126,12 +131,16 @@ static int print_json(const struct info *info)
 		json_t *object = json_object();
 
 		thaw_image_part(info->image, i, &part);
-		(void)json_object_set_new(object, "type", json_string(part_name(part.type)));
+		(void)json_object_set_new(object, "type",
+					  json_string(part_name(part.type)));
 		if (part.name[0])
 			tool_json_name(object, "name", part.name, strlen(part.name));
-		(void)json_object_set_new(object, "offset", json_integer((json_int_t)part.offset));
-		(void)json_object_set_new(object, "size", json_integer((json_int_t)part.size));
-		(void)json_object_set_new(object, "raw_size", json_integer((json_int_t)part.raw_size));
+		(void)json_object_set_new(object, "offset",
+					  json_integer((json_int_t)part.offset));
+		(void)json_object_set_new(object, "size",
+					  json_integer((json_int_t)part.size));
+		(void)json_object_set_new(object, "raw_size",
+					  json_integer((json_int_t)part.raw_size));
 		(void)json_array_append_new(parts, object);
 	}
 	(void)json_object_set_new(top, "parts", parts);
@@ -142,7 +151,8 @@ static int print_json(const struct info *info)
 
 		thaw_image_path(info->image, package->ino, path, sizeof(path));
 		(void)json_object_set_new(object, "name", json_string(package->name));
-		(void)json_object_set_new(object, "version", json_string(package->version));
+		(void)json_object_set_new(object, "version",
+					  json_string(package->version));
 		tool_json_name(object, "path", path, strlen(path));
 		(void)json_array_append_new(packages, object);
 	}
@@ -202,7 +212,8 @@ static void print_parts(const struct info *info)
 
 		thaw_image_part(info->image, i, &part);
 		printf("  %-8s %12s  (%s when decompressed)", part_name(part.type),
-		       tool_size_text(part.size, stored), tool_size_text(part.raw_size, raw));
+		       tool_size_text(part.size, stored),
+		       tool_size_text(part.raw_size, raw));
 		if (part.name[0]) {
 			fputs("  ", stdout);
 			tool_print_escaped(stdout, part.name, strlen(part.name));
@@ -227,8 +238,11 @@ static void print_human(const struct info *info)
 	print_digest("identity", image->identity);
 	print_digest("stream", image->stream_digest);
 	print_digest("index", image->index_digest);
-	printf("format     version %u, features %s%" PRIx64 "/%" PRIx64 "\n", THAW_VERSION,
-	       image->compat || image->incompat ? "" : "none, ", image->compat, image->incompat);
+	printf("format     version %u", THAW_VERSION);
+	if (image->compat || image->incompat)
+		printf(", features 0x%" PRIx64 " (0x%" PRIx64 " required)",
+		       image->compat | image->incompat, image->incompat);
+	fputc('\n', stdout);
 	printf("size       %s, packed from %s (ratio %.2f)\n",
 	       tool_size_text(image->image_size, size),
 	       tool_size_text(image->stream_size + image->annex_size, stream),
@@ -237,8 +251,8 @@ static void print_human(const struct info *info)
 				 : 0);
 	printf("content    %" PRIu32 " files (%s), %" PRIu32 " directories, %" PRIu32
 	       " symlinks, %" PRIu32 " hard links\n",
-	       image->files, tool_size_text(image->content_size, content), image->directories,
-	       image->symlinks, image->hardlinks);
+	       image->files, tool_size_text(image->content_size, content),
+	       image->directories, image->symlinks, image->hardlinks);
 	printf("frames     %" PRIu32 " of %s on average\n", image->frames,
 	       tool_size_text(image->frames ? (image->stream_size + image->annex_size) /
 						      image->frames
@@ -249,7 +263,8 @@ static void print_human(const struct info *info)
 	if (info->packages.count)
 		printf("packages   %zu\n", info->packages.count);
 	for (i = 0; i < info->packages.count; i++)
-		printf("  %-30s %s\n", info->packages.items[i].name, info->packages.items[i].version);
+		printf("  %-30s %s\n", info->packages.items[i].name,
+		       info->packages.items[i].version);
 	warnings = find_warnings(info);
 	json_array_foreach(warnings, i, warning)
 		printf("warning    %s\n", json_string_value(warning));
@@ -281,7 +296,8 @@ static int run(int argc, char **argv)
 		r = load_meta(&info);
 	if (r == 0)
 		r = tool_open_reader(info.file, info.image, &info.reader);
-	if (r == 0 && tool_packages_find(info.image, info.reader, &err, &info.packages) < 0)
+	if (r == 0 &&
+	    tool_packages_find(info.image, info.reader, &err, &info.packages) < 0)
 		r = tool_fail(info.file, &err);
 	if (r == 0 && json)
 		r = print_json(&info);

@@ -62,7 +62,8 @@ static void date_text(const struct listing *ls, uint32_t mtime, char buf[TOOL_TI
 	bool recent = when <= ls->now && when > ls->now - half_year;
 
 	if (!localtime_r(&when, &parts) ||
-	    strftime(buf, TOOL_TIME_TEXT, recent ? "%b %e %H:%M" : "%b %e  %Y", &parts) == 0)
+	    strftime(buf, TOOL_TIME_TEXT, recent ? "%b %e %H:%M" : "%b %e  %Y", &parts) ==
+		    0)
 		(void)snprintf(buf, TOOL_TIME_TEXT, "%12u", mtime); /* fits */
 }
 
@@ -116,7 +117,8 @@ static int print_json(struct listing *ls, const char *path, size_t path_len,
 
 	(void)snprintf(mode, sizeof(mode), "%04o", inode->mode); /* fits */
 	tool_json_name(object, "path", path, path_len);
-	(void)json_object_set_new(object, "type", json_string(tool_type_name(inode->type)));
+	(void)json_object_set_new(object, "type",
+				  json_string(tool_type_name(inode->type)));
 	(void)json_object_set_new(object, "mode", json_string(mode));
 	(void)json_object_set_new(object, "size", json_integer((json_int_t)inode->size));
 	(void)json_object_set_new(object, "mtime", json_integer(inode->mtime));
@@ -131,7 +133,8 @@ static int print_json(struct listing *ls, const char *path, size_t path_len,
 	ls->first = false;
 	r = object ? json_dumpf(object, stdout, 0) : -1;
 	json_decref(object);
-	return r < 0 && !ferror(stdout) ? tool_fail_errno(ls->file, -ENOMEM) : THAW_EXIT_OK;
+	return r < 0 && !ferror(stdout) ? tool_fail_errno(ls->file, -ENOMEM)
+					: THAW_EXIT_OK;
 }
 
 /* Which children are shown: entry 0 and 1 are "." and ".." with -a. */
@@ -145,15 +148,18 @@ static bool get_item(const struct listing *ls, const struct thaw_inode *director
 {
 	if (arg_all && !arg_json) {
 		if (position < 2) {
-			ret_item->name = (struct thaw_name){ .text = "..", .len = position + 1 };
+			ret_item->name = (struct thaw_name){ .text = "..",
+							     .len = position + 1 };
 			ret_item->inode = *directory;
 			/* the parent of a directory is one: cannot fail */
-			return position == 0 || thaw_image_inode(ls->image, directory->parent,
-								 &ret_item->inode) == 0;
+			return position == 0 ||
+			       thaw_image_inode(ls->image, directory->parent,
+						&ret_item->inode) == 0;
 		}
 		position -= 2;
 	}
-	thaw_image_child(ls->image, directory, position, &ret_item->name, &ret_item->inode);
+	thaw_image_child(ls->image, directory, position, &ret_item->name,
+			 &ret_item->inode);
 	return arg_all || ret_item->name.text[0] != '.';
 }
 
@@ -187,7 +193,8 @@ static int print_columns(const struct listing *ls, const struct thaw_inode *dire
 		size_t used = 0;
 
 		rows = (count + columns - 1) / columns;
-		for (uint64_t first = 0; first < count && used <= ls->columns; first += rows) {
+		for (uint64_t first = 0; first < count && used <= ls->columns;
+		     first += rows) {
 			size_t widest = 0;
 
 			for (uint64_t i = first; i < first + rows && i < count; i++)
@@ -202,7 +209,8 @@ static int print_columns(const struct listing *ls, const struct thaw_inode *dire
 			uint64_t first = at - row;
 			size_t widest = 0;
 
-			(void)get_item(ls, directory, shown[at], &item); /* shown, as before */
+			(void)get_item(ls, directory, shown[at],
+				       &item); /* shown, as before */
 			print_name(ls, item.name.text, item.name.len);
 			if (at + rows >= count)
 				break;
@@ -268,8 +276,8 @@ static void print_header(struct listing *ls, const char *path, size_t len)
  * and without a stack, since a child knows its parent and its place there. Its
  * path is kept in one buffer, cut and extended as the walk goes.
  */
-static int list_directory(struct listing *ls, const char *shown, const struct thaw_inode *top,
-			  bool header)
+static int list_directory(struct listing *ls, const char *shown,
+			  const struct thaw_inode *top, bool header)
 {
 	char path[THAW_PATH_MAX + 1];
 	struct thaw_inode directory = *top;
@@ -300,7 +308,8 @@ static int list_directory(struct listing *ls, const char *shown, const struct th
 			bool slash = len > 0 && path[len - 1] != '/';
 
 			thaw_image_child(ls->image, &directory, position, &name, &child);
-			if (child.type != THAW_DIRECTORY || (!arg_all && name.text[0] == '.')) {
+			if (child.type != THAW_DIRECTORY ||
+			    (!arg_all && name.text[0] == '.')) {
 				position++;
 				continue;
 			}
@@ -373,7 +382,8 @@ static int list_files(struct listing *ls, char **paths, const struct thaw_inode 
 
 static int list_paths(struct listing *ls, char **paths, int count)
 {
-	_cleanup_(freep) struct thaw_inode *inodes = calloc((size_t)count, sizeof(*inodes));
+	_cleanup_(freep) struct thaw_inode *inodes = calloc((size_t)count,
+							    sizeof(*inodes));
 	_cleanup_(freep) int *errors = calloc((size_t)count, sizeof(*errors));
 	int r, worst = THAW_EXIT_OK;
 
@@ -395,7 +405,8 @@ static int list_paths(struct listing *ls, char **paths, int count)
 	r = list_files(ls, paths, inodes, errors, count);
 	for (int i = 0; r == 0 && i < count; i++)
 		if (!errors[i] && !only_name(&inodes[i]))
-			r = list_directory(ls, paths[i], &inodes[i], count > 1 || arg_recursive);
+			r = list_directory(ls, paths[i], &inodes[i],
+					   count > 1 || arg_recursive);
 	if (arg_json)
 		fputs(ls->first ? "]\n" : "\n]\n", stdout);
 	return r ? r : worst;
@@ -452,7 +463,8 @@ static int run(int argc, char **argv)
 	arg_columns = ls.terminal && !single;
 	/* A program that asks for JSON wants every name. */
 	arg_all = arg_all || arg_json;
-	if (ls.terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+	if (ls.terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 &&
+	    size.ws_col > 0)
 		ls.columns = size.ws_col;
 	r = tool_open_image(ls.file, &image);
 	if (r)

@@ -21,8 +21,8 @@ static struct thaw_pack_options arg_pack;
 static int default_output(const char *source, char **ret_output)
 {
 	static const char *const suffixes[] = {
-		".tar.gz", ".tar.zst", ".tar.xz", ".tar.bz2", ".tar", ".tgz",
-		".tzst",   ".txz",     ".tbz2",	  ".tbz",
+		".tar.gz", ".tar.zst", ".tar.xz", ".tar.bz2", ".tar",
+		".tgz",	   ".tzst",    ".txz",	  ".tbz2",    ".tbz",
 	};
 	size_t len = strlen(source);
 	const char *name;
@@ -41,8 +41,10 @@ static int default_output(const char *source, char **ret_output)
 	if (S_ISDIR(st.st_mode)) {
 		size_t name_len = (size_t)(source + len - name);
 
-		if (name[0] == '.' && (name_len == 1 || (name_len == 2 && name[1] == '.')))
-			return tool_usage("pack", "'%s' has no name to go by: use -o IMAGE",
+		if (name[0] == '.' &&
+		    (name_len == 1 || (name_len == 2 && name[1] == '.')))
+			return tool_usage("pack",
+					  "'%s' has no name to go by: use -o IMAGE",
 					  source);
 	} else {
 		for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
@@ -61,7 +63,8 @@ static int default_output(const char *source, char **ret_output)
 	return THAW_EXIT_OK;
 }
 
-static int show_progress(void *userdata, uint64_t consumed, uint64_t total, uint64_t stream)
+static int show_progress(void *userdata, uint64_t consumed, uint64_t total,
+			 uint64_t stream)
 {
 	/* Without a total (standard input, a directory) the stream tells more. */
 	tool_progress_update(userdata, total ? consumed : stream, total);
@@ -78,9 +81,11 @@ static json_t *report_json(const char *output, const struct thaw_pack_report *re
 	tool_json_digest(object, "identity", info->identity);
 	tool_json_digest(object, "stream_digest", info->stream_digest);
 	tool_json_digest(object, "index_digest", info->index_digest);
-	(void)json_object_set_new(object, "source_kind", json_string(report->source_kind));
-	(void)json_object_set_new(object, "python", report->python[0] ? json_string(report->python)
-								      : json_null());
+	(void)json_object_set_new(object, "source_kind",
+				  json_string(report->source_kind));
+	(void)json_object_set_new(object, "python",
+				  report->python[0] ? json_string(report->python)
+						    : json_null());
 #define COUNT_IN(to, name, value) \
 	(void)json_object_set_new(to, name, json_integer((json_int_t)(value)))
 #define COUNT(name, value) COUNT_IN(object, name, value)
@@ -129,18 +134,22 @@ static void print_report(const char *output, const struct thaw_pack_report *repo
 	       " symlinks, %" PRIu32 " hard links\n",
 	       info->files, info->directories, info->symlinks, info->hardlinks);
 	printf("size      %s, packed from %s (ratio %.2f)\n",
-	       tool_size_text(info->image_size, image), tool_size_text(info->stream_size, stream),
-	       info->image_size ? (double)info->stream_size / (double)info->image_size : 0);
-	printf("python    %s\n", report->python[0] ? report->python : "no interpreter found");
+	       tool_size_text(info->image_size, image),
+	       tool_size_text(info->stream_size, stream),
+	       info->image_size ? (double)info->stream_size / (double)info->image_size
+				: 0);
+	printf("python    %s\n",
+	       report->python[0] ? report->python : "no interpreter found");
 	if (pyc)
-		printf("bytecode  %" PRIu64 " valid, %" PRIu64 " stale, %" PRIu64 " missing%s\n",
+		printf("bytecode  %" PRIu64 " valid, %" PRIu64 " stale, %" PRIu64
+		       " missing%s\n",
 		       report->pyc_valid, report->pyc_stale, report->pyc_missing,
 		       report->pyc_stale + report->pyc_missing > report->pyc_valid
 			       ? " (Python compiles these anew at every start)"
 			       : "");
 	if (report->dropped_xattrs || report->dropped_setid)
-		printf("dropped   extended attributes of %" PRIu64 ", setuid or setgid of %" PRIu64
-		       "\n",
+		printf("dropped   extended attributes of %" PRIu64
+		       ", setuid or setgid of %" PRIu64 "\n",
 		       report->dropped_xattrs, report->dropped_setid);
 	if (report->duplicates)
 		printf("replaced  %" PRIu64 " by a later member of the same name\n",
@@ -281,7 +290,8 @@ static int run(int argc, char **argv)
 			return r;
 	}
 	if (argc - optind != 1)
-		return tool_usage("pack", "one source is needed: an archive, a directory, or -");
+		return tool_usage("pack",
+				  "one source is needed: an archive, a directory, or -");
 	return pack(argv[optind]);
 }
 

@@ -31,8 +31,9 @@ static void report_fault(void *userdata, const char *fault)
 
 static bool is_good(const struct verify *verify, const struct thaw_verify_result *result)
 {
-	return verify->reported == 0 && result->bad_frames == 0 && result->bad_files == 0 &&
-	       result->bad_warm_pages == 0 && result->stream_ok && result->index_ok;
+	return verify->reported == 0 && result->bad_frames == 0 &&
+	       result->bad_files == 0 && result->bad_warm_pages == 0 &&
+	       result->stream_ok && result->index_ok;
 }
 
 static int print_json(const struct verify *verify, const struct thaw_image_info *info,
@@ -57,14 +58,16 @@ static int print_json(const struct verify *verify, const struct thaw_image_info 
 	return tool_json_print(object);
 }
 
-static void print_summary(const struct verify *verify, const struct thaw_verify_result *result)
+static void print_summary(const struct verify *verify,
+			  const struct thaw_verify_result *result)
 {
 	printf("%s: %llu frames, %llu bad; %llu files, %llu bad; ",
-	       is_good(verify, result) ? "good" : "damaged", (unsigned long long)result->frames,
-	       (unsigned long long)result->bad_frames, (unsigned long long)result->files,
-	       (unsigned long long)result->bad_files);
+	       is_good(verify, result) ? "good" : "damaged",
+	       (unsigned long long)result->frames, (unsigned long long)result->bad_frames,
+	       (unsigned long long)result->files, (unsigned long long)result->bad_files);
 	if (result->warm_pages)
-		printf("%llu warm pages, %llu bad; ", (unsigned long long)result->warm_pages,
+		printf("%llu warm pages, %llu bad; ",
+		       (unsigned long long)result->warm_pages,
 		       (unsigned long long)result->bad_warm_pages);
 	printf("stream %s; index %s\n", result->stream_ok ? "good" : "bad",
 	       result->index_ok ? "good" : "bad");
@@ -93,8 +96,10 @@ static int run(int argc, char **argv)
 		switch (c) {
 		case OPT_THREADS:
 			if (!tool_parse_number(optarg, 1, 1024, &number))
-				return tool_usage("verify", "'%s' is no number of threads (1 to 1024)",
-						  optarg);
+				return tool_usage(
+					"verify",
+					"'%s' is no number of threads (1 to 1024)",
+					optarg);
 			pass.threads = (unsigned)number;
 			break;
 		case OPT_JSON:

@@ -9,8 +9,8 @@
 #include "tool.h"
 
 static const struct tool_command *const commands[] = {
-	&tool_pack,    &tool_mount, &tool_umount, &tool_ls,	&tool_cat,
-	&tool_info,    &tool_diff,  &tool_verify, &tool_extract,
+	&tool_pack, &tool_mount, &tool_umount, &tool_ls,      &tool_cat,
+	&tool_info, &tool_diff,	 &tool_verify, &tool_extract,
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
@@ -110,8 +110,9 @@ static int finish_output(int exit_code)
 	if (fflush(stdout) == 0 && !ferror(stdout))
 		return exit_code;
 	error = errno ? -errno : -EIO;
-	return exit_code > THAW_EXIT_DIFFERENT ? exit_code
-					       : tool_fail_errno("standard output", error);
+	return exit_code > THAW_EXIT_DIFFERENT
+		       ? exit_code
+		       : tool_fail_errno("standard output", error);
 }
 
 int main(int argc, char **argv)

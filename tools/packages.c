@@ -81,8 +81,8 @@ static int add_package(struct tool_packages *packages, uint32_t ino, const char 
 }
 
 /* The value of "Field: value" among the headers, which end with an empty line. */
-static bool find_field(const char *text, size_t len, const char *field, const char **ret_value,
-		       size_t *ret_len)
+static bool find_field(const char *text, size_t len, const char *field,
+		       const char **ret_value, size_t *ret_len)
 {
 	const char *end = text + len;
 	size_t field_len = strlen(field);
@@ -132,9 +132,10 @@ static int add_by_directory(struct tool_packages *packages, uint32_t ino,
 			   dash ? (size_t)(dash - version) : len);
 }
 
-static int add_directory(const struct thaw_image *image, struct thaw_reader *reader, char *buf,
-			 const struct thaw_inode *inode, struct thaw_name directory,
-			 struct tool_packages *packages, struct thaw_error *err)
+static int add_directory(const struct thaw_image *image, struct thaw_reader *reader,
+			 char *buf, const struct thaw_inode *inode,
+			 struct thaw_name directory, struct tool_packages *packages,
+			 struct thaw_error *err)
 {
 	const char *file = ends_with(directory, ".dist-info") ? "METADATA" : "PKG-INFO";
 	const char *name, *version;
@@ -150,7 +151,8 @@ static int add_directory(const struct thaw_image *image, struct thaw_reader *rea
 	}
 	if (n > 0 && find_field(buf, n, "Name", &name, &name_len) &&
 	    find_field(buf, n, "Version", &version, &version_len))
-		return add_package(packages, inode->ino, name, name_len, version, version_len);
+		return add_package(packages, inode->ino, name, name_len, version,
+				   version_len);
 	return add_by_directory(packages, inode->ino, directory);
 }
 
@@ -199,10 +201,12 @@ int tool_packages_find(const struct thaw_image *image, struct thaw_reader *reade
 		for (uint64_t i = 0; r == 0 && i < directory.size; i++) {
 			thaw_image_child(image, &directory, i, &name, &child);
 			if (child.type != THAW_DIRECTORY ||
-			    (!ends_with(name, ".dist-info") && !ends_with(name, ".egg-info")) ||
+			    (!ends_with(name, ".dist-info") &&
+			     !ends_with(name, ".egg-info")) ||
 			    is_vendored(image, child))
 				continue;
-			r = add_directory(image, reader, buf, &child, name, &packages, err);
+			r = add_directory(image, reader, buf, &child, name, &packages,
+					  err);
 			if (r == -ENOMEM)
 				r = thaw_oom(err);
 		}
@@ -212,7 +216,8 @@ int tool_packages_find(const struct thaw_image *image, struct thaw_reader *reade
 		return r;
 	}
 	if (packages.count)
-		qsort(packages.items, packages.count, sizeof(*packages.items), compare_packages);
+		qsort(packages.items, packages.count, sizeof(*packages.items),
+		      compare_packages);
 	*ret_packages = packages;
 	return 0;
 }

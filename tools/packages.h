@@ -21,6 +21,7 @@ struct tool_packages {
 };
 
 /* -ENOMEM, or -EIO when metadata cannot be read (err says which). */
-_must_check_ int tool_packages_find(const struct thaw_image *image, struct thaw_reader *reader,
-				    struct thaw_error *err, struct tool_packages *ret_packages);
+_must_check_ int tool_packages_find(const struct thaw_image *image,
+				    struct thaw_reader *reader, struct thaw_error *err,
+				    struct tool_packages *ret_packages);
 void tool_packages_deinit(struct tool_packages *packages);

@@ -30,7 +30,8 @@ void tool_progress_start(struct tool_progress *progress, const char *verb, bool 
 		.start = now_ns(),
 		.columns = 80,
 	};
-	if (progress->shown && ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+	if (progress->shown && ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 &&
+	    size.ws_col > 0)
 		progress->columns = size.ws_col;
 }
 
@@ -46,14 +47,14 @@ static void format_left(char *buf, size_t size, double seconds)
 	if (seconds > 100 * 3600)
 		(void)snprintf(buf, size, "     ");
 	else if (whole >= 3600)
-		(void)snprintf(buf, size, "%lu:%02lu:%02lu left", whole / 3600, whole / 60 % 60,
-			       whole % 60);
+		(void)snprintf(buf, size, "%lu:%02lu:%02lu left", whole / 3600,
+			       whole / 60 % 60, whole % 60);
 	else
 		(void)snprintf(buf, size, "%lu:%02lu left", whole / 60, whole % 60);
 }
 
-static void format_line(const struct tool_progress *progress, uint64_t done, uint64_t total,
-			double seconds, char *line, size_t size)
+static void format_line(const struct tool_progress *progress, uint64_t done,
+			uint64_t total, double seconds, char *line, size_t size)
 {
 	char amount[TOOL_SIZE_TEXT], rate[TOOL_SIZE_TEXT], left[48], bar[BAR_MAX + 1];
 	double part = total ? (double)done / (double)total : 0;

@@ -8,9 +8,9 @@
 #include <stdint.h>
 
 struct tool_progress {
-	const char *verb; /* "packing" */
-	bool shown;	  /* stderr is a terminal, and nobody asked for quiet */
-	bool drawn;	  /* something is on the line */
+	const char *verb;     /* "packing" */
+	bool shown;	      /* stderr is a terminal, and nobody asked for quiet */
+	bool drawn;	      /* something is on the line */
 	uint64_t start, last; /* nanoseconds */
 	unsigned columns;
 };

@@ -47,7 +47,8 @@ static size_t decode_utf8(const unsigned char *text, size_t len, uint32_t *ret_p
 static bool unprintable(uint32_t point)
 {
 	return point < 0x20 || (point >= 0x7f && point < 0xa0) || point == 0xad ||
-	       (point >= 0x200b && point <= 0x200f) || (point >= 0x2028 && point <= 0x202e) ||
+	       (point >= 0x200b && point <= 0x200f) ||
+	       (point >= 0x2028 && point <= 0x202e) ||
 	       (point >= 0x2060 && point <= 0x206f) || point == 0xfeff ||
 	       (point >= 0xe0000 && point <= 0xe0fff);
 }
@@ -60,7 +61,8 @@ static size_t width_of(uint32_t point)
 	if ((point >= 0x1100 && point < 0x1160) || (point >= 0x2e80 && point < 0xa4d0) ||
 	    (point >= 0xac00 && point < 0xd7a4) || (point >= 0xf900 && point < 0xfb00) ||
 	    (point >= 0xfe30 && point < 0xfe70) || (point >= 0xff00 && point < 0xff61) ||
-	    (point >= 0xffe0 && point < 0xffe7) || (point >= 0x1f300 && point < 0x1fb00) ||
+	    (point >= 0xffe0 && point < 0xffe7) ||
+	    (point >= 0x1f300 && point < 0x1fb00) ||
 	    (point >= 0x20000 && point < 0x3fffe))
 		return 2;
 	return 1;
@@ -113,7 +115,8 @@ const char *tool_size_text(uint64_t size, char buf[TOOL_SIZE_TEXT])
 		(void)snprintf(buf, TOOL_SIZE_TEXT, "%u bytes", (unsigned)size);
 		return buf;
 	}
-	for (value /= 1024; value >= 1023.95 && unit + 1 < sizeof(units) / sizeof(units[0]); unit++)
+	for (value /= 1024;
+	     value >= 1023.95 && unit + 1 < sizeof(units) / sizeof(units[0]); unit++)
 		value /= 1024;
 	(void)snprintf(buf, TOOL_SIZE_TEXT, "%.1f %s", value, units[unit]); /* fits */
 	return buf;
@@ -137,7 +140,9 @@ char tool_type_letter(enum thaw_inode_type type)
 
 const char *tool_type_name(enum thaw_inode_type type)
 {
-	return type == THAW_DIRECTORY ? "directory" : type == THAW_SYMLINK ? "symlink" : "file";
+	return type == THAW_DIRECTORY ? "directory"
+	       : type == THAW_SYMLINK ? "symlink"
+				      : "file";
 }
 
 /* Out of memory while building JSON: the value is missing, and printing fails. */
@@ -177,7 +182,8 @@ void tool_json_name(json_t *object, const char *key, const char *text, size_t le
 	(void)json_object_set_new(object, name, json_stringn(hex, 2 * len));
 }
 
-void tool_json_digest(json_t *object, const char *key, const uint8_t digest[THAW_DIGEST_SIZE])
+void tool_json_digest(json_t *object, const char *key,
+		      const uint8_t digest[THAW_DIGEST_SIZE])
 {
 	char hex[THAW_DIGEST_HEX];
 

@@ -90,8 +90,8 @@ static bool is_assignment(const char *argument)
 	return strncmp(argument, "--", 2) == 0 && strchr(argument, '=');
 }
 
-int tool_getopt(const struct tool_command *command, int argc, char **argv, const char *letters,
-		const struct option *options)
+int tool_getopt(const struct tool_command *command, int argc, char **argv,
+		const char *letters, const struct option *options)
 {
 	int c;
 
@@ -103,16 +103,18 @@ int tool_getopt(const struct tool_command *command, int argc, char **argv, const
 		(void)tool_help(command); /* always 0; the caller returns that itself */
 		return TOOL_HELP;
 	case ':':
-		(void)tool_usage(command->name, "option '%s' needs a value", argv[optind - 1]);
+		(void)tool_usage(command->name, "option '%s' needs a value",
+				 argv[optind - 1]);
 		return TOOL_BAD_OPTION;
 	case '?':
 		/* A letter, unless a long option was given a value that it does not take. */
 		if (optopt > 0 && optopt < TOOL_HELP && !is_assignment(argv[optind - 1]))
 			(void)tool_usage(command->name,
-					 "unknown option '-%c' (see thaw %s --help)", optopt,
-					 command->name);
+					 "unknown option '-%c' (see thaw %s --help)",
+					 optopt, command->name);
 		else
-			(void)tool_usage(command->name, "bad option '%s' (see thaw %s --help)",
+			(void)tool_usage(command->name,
+					 "bad option '%s' (see thaw %s --help)",
 					 argv[optind - 1], command->name);
 		return TOOL_BAD_OPTION;
 	default:
@@ -120,7 +122,8 @@ int tool_getopt(const struct tool_command *command, int argc, char **argv, const
 	}
 }
 
-bool tool_parse_number(const char *text, uint64_t low, uint64_t high, uint64_t *ret_number)
+bool tool_parse_number(const char *text, uint64_t low, uint64_t high,
+		       uint64_t *ret_number)
 {
 	unsigned long long value;
 	char *end;
@@ -296,7 +299,8 @@ static void remember_signal(int number)
 void tool_catch_interrupts(void)
 {
 	/* No SA_RESTART: a read that waits ends. RESETHAND: whoever insists is heard. */
-	struct sigaction action = { .sa_handler = remember_signal, .sa_flags = (int)SA_RESETHAND };
+	struct sigaction action = { .sa_handler = remember_signal,
+				    .sa_flags = (int)SA_RESETHAND };
 	static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
 
 	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
@@ -304,7 +308,8 @@ void tool_catch_interrupts(void)
 
 		/* nohup and shells' background jobs ignore some: leave it so */
 		if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
-			(void)sigaction(signals[i], &action, NULL); /* valid by construction */
+			(void)sigaction(signals[i], &action,
+					NULL); /* valid by construction */
 	}
 }
 
@@ -317,5 +322,6 @@ int tool_fail_interrupted(const char *file, const char *state)
 {
 	int number = interrupted ? interrupted : SIGINT;
 
-	return tool_fail_text((enum thaw_exit)(128 + number), file, "interrupted: %s", state);
+	return tool_fail_text((enum thaw_exit)(128 + number), file, "interrupted: %s",
+			      state);
 }

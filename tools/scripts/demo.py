@@ -47,6 +47,7 @@ class Demo:
 
     def pack(self):
         heading("Pack it, once")
+        print(f"  (in {self.work})")
         start = time.monotonic()
         self._show("pack", self.packed.archive, "-o", self.image)
         print(f"  ({time.monotonic() - start:.1f} s)")
@@ -59,14 +60,14 @@ class Demo:
         start = time.monotonic()
         self._show("mount", self.image, self.mountpoint)
         print(f"  (ready after {1000 * (time.monotonic() - start):.0f} ms)")
-        print(f"$ ls {self.mountpoint}")
+        print(f"$ ls {self.mountpoint.name}")
         print("  " + "  ".join(sorted(os.listdir(self.mountpoint))))
-        print(f"$ {self.mountpoint / 'bin' / 'python3'} -c 'import ...'")
+        print(f"$ {self.mountpoint.name}/bin/python3 -c '{IMPORT}'", flush=True)
         run([self.mountpoint / "bin" / "python3", "-I", "-B", "-c", SHOW], stdout=None)
         self._unmount()
 
     def compare(self, runs):
-        heading(f"Compare with unpacking, from a shell's point of view (medians of {runs})")
+        heading(f"Compare with unpacking, medians of {runs}")
         # The interpreter itself lies outside of the environment: neither way is
         # to pay for reading it from disk.
         self._import(self.packed.tree)
@@ -115,8 +116,10 @@ class Demo:
         run([tree / "bin" / "python3", "-I", "-B", "-c", IMPORT])
 
     def _show(self, *words):
-        print("$ thaw " + " ".join(str(word) for word in words), flush=True)
-        output = run([self.thaw, *words])
+        # Whatever lies in the working directory is shown, and called, by its name.
+        words = [str(word).replace(f"{self.work}/", "") for word in words]
+        print("$ thaw " + " ".join(words), flush=True)
+        output = run([self.thaw, *words], cwd=self.work)
         print("".join(f"  {line}\n" for line in output.splitlines()), end="", flush=True)
 
     def _unmount(self):
@@ -127,11 +130,10 @@ def heading(text):
     print(f"\n== {text}", flush=True)
 
 
-def run(command, stdout=subprocess.PIPE):
+def run(command, stdout=subprocess.PIPE, cwd=None):
     words = [str(word) for word in command]
-    result = subprocess.run(
-        words, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, errors="replace"
-    )
+    result = subprocess.run(words, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout,
+                            stderr=subprocess.PIPE, errors="replace")
     if result.returncode != 0:
         raise DemoError(f"{' '.join(words)}: exit status {result.returncode}\n{result.stderr}")
     return result.stdout

@@ -2,10 +2,12 @@
 /*
  * The tar stream of an archive, whatever it is compressed with.
  *
- * The kind is told by the first bytes, never by the name. gzip and bzip2 go
- * through libarchive. zstd and xz go to their libraries directly: both formats
- * let a file demand gigabytes of memory, libarchive's xz reader sets no bound,
- * and neither says apart what is damaged and what is too large.
+ * The kind is told by the first bytes, never by the name. bzip2 goes through
+ * libarchive. The others go to their libraries directly: gzip because
+ * libarchive does not compare its checksum (a flipped bit would be packed), zstd
+ * and xz because both let a file demand gigabytes of memory, libarchive's xz
+ * reader sets no bound, and neither says apart what is damaged and what is too
+ * large.
  *
  * What may follow the compressed data is zeros (tapes pad with them); several
  * gzip members, bzip2 or xz streams or zstd frames in a row are one stream, as
@@ -19,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <zlib.h>
 #include <zstd.h>
 #include <zstd_errors.h>
 
@@ -40,9 +43,11 @@ struct archive_input {
 	int read_error; /* a failed read(2), kept over a library's own words */
 	uint8_t *bytes; /* READ_SIZE: what was read last */
 	size_t byte_count, byte_used;
-	uint8_t *block; /* BLOCK_SIZE: zstd and xz decode into it */
+	uint8_t *block; /* BLOCK_SIZE: gzip, zstd and xz decode into it */
 
-	struct archive *archive; /* gzip, bzip2 */
+	struct archive *archive; /* bzip2 */
+	z_stream gzip;
+	bool gzip_inside; /* a member has begun and not ended */
 	ZSTD_DCtx *zstd;
 	size_t zstd_hint; /* 0: between two frames */
 	lzma_stream xz;
@@ -97,6 +102,59 @@ static int next_plain(struct thaw_input *base, struct thaw_error *err, const uin
 	*ret_data = input->bytes + input->byte_used;
 	*ret_len = input->byte_count - input->byte_used;
 	input->byte_used = input->byte_count;
+	return 0;
+}
+
+static int gzip_failure(const struct archive_input *input, int code, struct thaw_error *err)
+{
+	if (code == Z_MEM_ERROR)
+		return thaw_oom(err);
+	return thaw_damaged(err, "damaged gzip data (%s)",
+			    input->gzip.msg ? input->gzip.msg : "unknown reason");
+}
+
+static int next_gzip(struct thaw_input *base, struct thaw_error *err, const uint8_t **ret_data,
+		     size_t *ret_len)
+{
+	struct archive_input *input = (struct archive_input *)base;
+
+	input->gzip.next_out = input->block;
+	input->gzip.avail_out = BLOCK_SIZE;
+	while (input->gzip.avail_out == BLOCK_SIZE && !input->finished) {
+		int code, r = fill(input, err);
+
+		if (r < 0)
+			return r;
+		if (input->ended && input->gzip_inside)
+			return thaw_damaged(err, "the gzip data ends too early");
+		if (input->ended) {
+			input->finished = true;
+			break;
+		}
+		if (!input->gzip_inside) {
+			if (input->bytes[input->byte_used] == 0) {
+				r = expect_padding(input, err);
+				if (r < 0)
+					return r;
+				continue;
+			}
+			code = inflateReset(&input->gzip);
+			if (code != Z_OK)
+				return gzip_failure(input, code, err);
+			input->gzip_inside = true;
+		}
+		input->gzip.next_in = input->bytes + input->byte_used;
+		input->gzip.avail_in = (uInt)(input->byte_count - input->byte_used);
+		/* Both buffers have room, so that anything but progress is damage. */
+		code = inflate(&input->gzip, Z_NO_FLUSH);
+		input->byte_used = input->byte_count - input->gzip.avail_in;
+		if (code == Z_STREAM_END) /* size and checksum were right */
+			input->gzip_inside = false;
+		else if (code != Z_OK)
+			return gzip_failure(input, code, err);
+	}
+	*ret_data = input->block;
+	*ret_len = BLOCK_SIZE - input->gzip.avail_out;
 	return 0;
 }
 
@@ -257,6 +315,7 @@ static void archive_input_free(struct thaw_input *base)
 
 	if (input->archive)
 		(void)archive_read_free(input->archive); /* reading: nothing to lose */
+	(void)inflateEnd(&input->gzip); /* fails only for one that never began */
 	ZSTD_freeDCtx(input->zstd);
 	lzma_end(&input->xz);
 	(void)safe_close(input->fd);
@@ -265,7 +324,7 @@ static void archive_input_free(struct thaw_input *base)
 	free(input);
 }
 
-static int open_archive(struct archive_input *input, int filter, struct thaw_error *err)
+static int open_bzip2(struct archive_input *input, struct thaw_error *err)
 {
 	struct archive_entry *entry;
 
@@ -273,14 +332,22 @@ static int open_archive(struct archive_input *input, int filter, struct thaw_err
 	if (!input->archive || archive_read_support_format_raw(input->archive) != ARCHIVE_OK)
 		return thaw_oom(err);
 	/* Built in or by an external program, which we do not want: ARCHIVE_WARN. */
-	if ((filter == ARCHIVE_FILTER_GZIP ? archive_read_support_filter_gzip(input->archive) :
-					     archive_read_support_filter_bzip2(input->archive)) !=
-	    ARCHIVE_OK)
+	if (archive_read_support_filter_bzip2(input->archive) != ARCHIVE_OK)
 		return thaw_refused(err, "this libarchive was built without %s", input->base.kind);
 	if (archive_read_open(input->archive, input, NULL, archive_pull, NULL) != ARCHIVE_OK ||
 	    archive_read_next_header(input->archive, &entry) != ARCHIVE_OK)
 		return archive_failure(input, err);
 	input->base.next = next_archive;
+	return 0;
+}
+
+#define GZIP_ONLY 16 /* added to the window's bits: a gzip header and trailer, nothing else */
+
+static int open_gzip(struct archive_input *input, struct thaw_error *err)
+{
+	if (inflateInit2(&input->gzip, MAX_WBITS + GZIP_ONLY) != Z_OK)
+		return thaw_oom(err);
+	input->base.next = next_gzip;
 	return 0;
 }
 
@@ -320,11 +387,11 @@ static int recognise(struct archive_input *input, struct thaw_error *err)
 	first = input->byte_count >= 4 ? get_le32(input->bytes) : 0;
 	if (starts_with(input, "\x1f\x8b", 2)) {
 		input->base.kind = "tar.gz";
-		return open_archive(input, ARCHIVE_FILTER_GZIP, err);
+		return open_gzip(input, err);
 	}
 	if (starts_with(input, "BZh", 3)) {
 		input->base.kind = "tar.bz2";
-		return open_archive(input, ARCHIVE_FILTER_BZIP2, err);
+		return open_bzip2(input, err);
 	}
 	if (first == ZSTD_MAGICNUMBER ||
 	    (first & ZSTD_MAGIC_SKIPPABLE_MASK) == ZSTD_MAGIC_SKIPPABLE_START) {

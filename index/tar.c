@@ -126,7 +126,8 @@ static int failure(struct tar *tar, struct thaw_error *err)
 	if (!text)
 		text = "unknown reason";
 	if (strstr(text, "too large"))
-		return thaw_limit(err, "after \"%.200s\": %s", tar->path, text);
+		return thaw_limit(err, "a pax header or long name is larger than 1 MiB (%s%s)",
+				  tar->path[0] ? "after " : "first member", tar->path);
 	if (strstr(text, "Unrecognized archive format"))
 		return thaw_damaged(err, "is not a tar archive");
 	if (tar->path[0] == '\0')

@@ -184,14 +184,19 @@ static uint32_t served_mtime(int64_t mtime)
 	return mtime < 0 ? 0 : mtime > UINT32_MAX ? UINT32_MAX : (uint32_t)mtime;
 }
 
+static int explain_entries(const struct thaw_tree *tree, struct thaw_error *err)
+{
+	return thaw_limit(err, "more than %llu entries (--max-entries)",
+			  (unsigned long long)tree->max_nodes - 1);
+}
+
 /* The text for a failure of memory or of a limit, which the small functions leave out. */
 static int explain(struct thaw_tree *tree, int r, struct thaw_error *err)
 {
 	if (r == -ENOMEM)
 		return thaw_oom(err);
 	if (tree->node_count >= tree->max_nodes)
-		return thaw_limit(err, "more than %llu entries (--max-entries)",
-				  (unsigned long long)tree->max_nodes - 1);
+		return explain_entries(tree, err);
 	return thaw_limit(err, "more than 4 GiB of names");
 }
 
@@ -372,6 +377,8 @@ int thaw_tree_add(struct thaw_tree *tree, const struct thaw_member *member, stru
 	uint32_t parent, node, object = 0;
 	int r;
 
+	if (++tree->members >= tree->max_nodes) /* which counts the root */
+		return explain_entries(tree, err);
 	if (len == 0)
 		return thaw_refused(err, "a member has an empty name");
 	trim_path(&path, &len);

@@ -61,6 +61,7 @@ struct thaw_tree {
 	uint32_t *hash; /* by (parent, name): node + 1 */
 	size_t hash_size; /* power of two */
 	uint64_t max_nodes;
+	uint64_t members; /* seen, replaced ones included: they cost time and memory as well */
 	uint64_t duplicates, implied;
 };
 

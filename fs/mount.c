@@ -47,6 +47,18 @@ static int check_directory(struct mount *mount, const char *directory, struct th
 	return 0;
 }
 
+/* A second mount on top would hide the first, whose worker would serve nobody. */
+static int check_unoccupied(const struct mount *mount, struct thaw_error *err)
+{
+	struct thaw_mountpoint mountpoint;
+	int r = thaw_mountinfo_find(mount->directory, err, &mountpoint);
+
+	if (r == 0 && mountpoint.ours)
+		return thaw_refused(err, "cannot be mounted on \"%.300s\": an image is mounted there",
+				    mount->directory);
+	return r < 0 ? r : 0;
+}
+
 static int open_image(struct mount *mount, struct thaw_error *err)
 {
 	struct thaw_source *source;
@@ -66,6 +78,8 @@ static int prepare(struct mount *mount, const char *directory, struct thaw_error
 	r = open_image(mount, err);
 	if (r == 0)
 		r = check_directory(mount, directory, err);
+	if (r == 0)
+		r = check_unoccupied(mount, err);
 	if (r < 0)
 		return r;
 	thaw_digest_hex(thaw_image_info(mount->image)->identity, identity);
@@ -126,8 +140,10 @@ static int mount_failed(const struct mount *mount, struct thaw_error *err)
 {
 	if (access("/dev/fuse", F_OK) < 0)
 		return thaw_io(err, -errno, "cannot be mounted: /dev/fuse");
-	return thaw_io(err, -EIO, "cannot be mounted on \"%.200s\"%s%.200s", mount->directory,
-		       last_complaint[0] ? ": " : "", last_complaint);
+	/* The complaint is the cause already: 0 adds no other. */
+	(void)thaw_io(err, last_complaint[0] ? 0 : -EIO, "cannot be mounted on \"%.200s\"%s%.200s",
+		      mount->directory, last_complaint[0] ? ": " : "", last_complaint);
+	return -EIO;
 }
 
 /* Mount, tell, serve, unmount. Runs in the process that is to be the worker. */

@@ -51,6 +51,27 @@ static int add_options(char **options, const char *more)
 	return THAW_EXIT_OK;
 }
 
+/*
+ * mount(8) says "rw" unless told otherwise: that is nobody's wish, unlike the
+ * same word given to thaw mount. Cuts it out, in place.
+ */
+static void drop_rw(char *options)
+{
+	char *to = options;
+
+	for (const char *from = options; from && *from;) {
+		size_t len = strcspn(from, ","), whole = len + (from[len] == ',');
+
+		if (len != 2 || strncmp(from, "rw", 2) != 0) {
+			memmove(to, from, whole);
+			to += whole;
+		}
+		from += whole;
+	}
+	if (options)
+		*to = '\0';
+}
+
 static int run_mount(int argc, char **argv)
 {
 	enum { OPT_THREADS = TOOL_BAD_OPTION + 1, OPT_CACHE };
@@ -132,6 +153,7 @@ int tool_mount_helper(int argc, char **argv)
 	}
 	if (argc - optind != 2)
 		return tool_usage("mount.fuse.thaw", "an image and a directory are needed");
+	drop_rw(mount_options);
 	mount.options = mount_options;
 	return dry ? THAW_EXIT_OK : do_mount(argv[optind], argv[optind + 1], &mount);
 }

@@ -17,6 +17,10 @@ struct thaw_worker {
 	const struct thaw_image *image;
 	struct thaw_reader *reader;
 	const char *name; /* of the image, for the log */
+	struct thaw_counters *counters; /* shared with the warmer */
+	struct thaw_trace *trace;	/* when recording; else NULL */
+	const struct thaw_warm_pages *warm; /* what the warmer pushes; NULL without warm sets */
+	uint64_t began; /* CLOCK_MONOTONIC seconds */
 	uid_t uid;	  /* whom files belong to */
 	gid_t gid;
 	/* A bit a frame: already complained about. */

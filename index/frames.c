@@ -133,16 +133,20 @@ int thaw_frames_new(struct thaw_output *output, int level, uint32_t frame_size,
 		if (!frames->jobs[i].raw || !frames->jobs[i].stored)
 			return thaw_oom(err);
 	}
+	/* Signals are for the caller, whose read they must interrupt. */
+	(void)sigfillset(&all); /* cannot fail */
+	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
 	while (frames->thread_count < threads) {
-		int r = pthread_create(&frames->threads[frames->thread_count], NULL, compressor,
+		r = pthread_create(&frames->threads[frames->thread_count], NULL, compressor,
 				       frames);
 
-		if (r != 0 && frames->thread_count == 0)
-			return thaw_io(err, -r, "no thread can be started");
 		if (r != 0)
-			break; /* fewer will do */
+			break;
 		frames->thread_count++;
 	}
+	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (frames->thread_count == 0) /* otherwise fewer will do */
+		return thaw_io(err, -r, "no thread can be started");
 	*ret_frames = steal_ptr(frames);
 	return 0;
 }

@@ -35,14 +35,16 @@ static int write_skippable_header(struct thaw_output *output, uint64_t payload,
 	return thaw_output_write(output, header, sizeof(header), err);
 }
 
-static int build_index(const struct thaw_image_contents *contents, struct thaw_error *err,
+static int build_index(const struct thaw_index_contents *contents, struct thaw_error *err,
 		       uint8_t **ret_raw, size_t *ret_size)
 {
 	const struct section sections[] = {
-		{ THAW_SECTION_INODES, THAW_SECTION_REQUIRED, contents->inodes, contents->inodes_size },
+		{ THAW_SECTION_INODES, THAW_SECTION_REQUIRED, contents->inodes,
+		  contents->inodes_size },
 		{ THAW_SECTION_STRINGS, THAW_SECTION_REQUIRED, contents->strings,
 		  contents->strings_size },
-		{ THAW_SECTION_FRAMES, THAW_SECTION_REQUIRED, contents->frames, contents->frames_size },
+		{ THAW_SECTION_FRAMES, THAW_SECTION_REQUIRED, contents->frames,
+		  contents->frames_size },
 		{ THAW_SECTION_META, 0, contents->meta, contents->meta_size },
 	};
 	unsigned count = sizeof(sections) / sizeof(sections[0]);
@@ -60,7 +62,9 @@ static int build_index(const struct thaw_image_contents *contents, struct thaw_e
 	put_le32(raw, THAW_INDEX_MAGIC);
 	put_le32(raw + THAW_INDEX_OFF_SECTIONS, count);
 	put_le64(raw + THAW_INDEX_OFF_STREAM_SIZE, contents->stream_size);
-	memcpy(raw + THAW_INDEX_OFF_STREAM_DIGEST, contents->stream_digest, THAW_DIGEST_SIZE);
+	put_le64(raw + THAW_INDEX_OFF_ANNEX_SIZE, contents->annex_size);
+	memcpy(raw + THAW_INDEX_OFF_STREAM_DIGEST, contents->stream_digest,
+	       THAW_DIGEST_SIZE);
 	for (unsigned i = 0; i < count; i++) {
 		uint8_t *entry = raw + THAW_INDEX_HEADER + i * THAW_SECTION_ENTRY;
 
@@ -77,23 +81,90 @@ static int build_index(const struct thaw_image_contents *contents, struct thaw_e
 	return 0;
 }
 
-static void put_part(uint8_t *entry, enum thaw_part_type type, uint64_t offset, uint64_t size,
-		     uint64_t raw_size, const uint8_t *digest)
+/* The next entry of the table. */
+static void put_part(struct thaw_writer *writer, const struct thaw_part_info *part)
 {
-	put_le32(entry + THAW_PART_OFF_TYPE, type);
-	put_le64(entry + THAW_PART_OFF_OFFSET, offset);
-	put_le64(entry + THAW_PART_OFF_SIZE, size);
-	put_le64(entry + THAW_PART_OFF_RAW_SIZE, raw_size);
-	if (digest)
-		memcpy(entry + THAW_PART_OFF_DIGEST, digest, THAW_DIGEST_SIZE);
+	uint8_t *entry = writer->table + THAW_TABLE_HEADER +
+			 writer->parts * THAW_PART_ENTRY;
+
+	put_le32(entry + THAW_PART_OFF_TYPE, part->type);
+	put_le32(entry + THAW_PART_OFF_HEAD, part->head_size);
+	put_le64(entry + THAW_PART_OFF_OFFSET, part->offset);
+	put_le64(entry + THAW_PART_OFF_SIZE, part->size);
+	put_le64(entry + THAW_PART_OFF_RAW_SIZE, part->raw_size);
+	memcpy(entry + THAW_PART_OFF_DIGEST, part->digest, THAW_DIGEST_SIZE);
+	memcpy(entry + THAW_PART_OFF_NAME, part->name, sizeof(part->name));
+	writer->parts++;
 }
 
-static int write_index(struct thaw_output *output, const struct thaw_image_contents *contents,
-		       struct thaw_error *err, uint8_t *entry)
+void thaw_writer_stream(struct thaw_writer *writer, struct thaw_output *output,
+			uint64_t size)
 {
+	struct thaw_part_info part = {
+		.type = THAW_PART_STREAM,
+		.size = thaw_output_offset(output),
+		.raw_size = size,
+	};
+
+	*writer = (struct thaw_writer){ .output = output };
+	put_part(writer, &part);
+}
+
+int thaw_writer_begin(struct thaw_writer *writer, uint64_t payload,
+		      struct thaw_error *err)
+{
+	int r;
+
+	if (writer->parts == THAW_PARTS_MAX)
+		return thaw_limit(err, "an image holds no more than %u parts",
+				  THAW_PARTS_MAX);
+	r = write_skippable_header(writer->output, payload, err);
+	writer->begun = thaw_output_offset(writer->output);
+	return r;
+}
+
+void thaw_writer_end(struct thaw_writer *writer, const struct thaw_part_info *part)
+{
+	struct thaw_part_info entry = *part;
+
+	entry.offset = writer->begun;
+	entry.size = thaw_output_offset(writer->output) - writer->begun;
+	put_part(writer, &entry);
+}
+
+int thaw_writer_finish(struct thaw_writer *writer, struct thaw_error *err)
+{
+	struct thaw_output *output = writer->output;
+	uint32_t size = THAW_TABLE_HEADER + writer->parts * THAW_PART_ENTRY;
+	uint8_t footer[THAW_FOOTER_SIZE] = { 0 }, *table = writer->table;
+	int r;
+
+	put_le32(table, THAW_TABLE_MAGIC);
+	put_le32(table + THAW_TABLE_OFF_COUNT, writer->parts);
+	put_le64(table + THAW_TABLE_OFF_IMAGE_SIZE, thaw_output_offset(output) +
+							    THAW_SKIPPABLE_HEADER + size +
+							    THAW_FOOTER_SIZE);
+	put_le32(footer, THAW_SKIPPABLE_MAGIC);
+	put_le32(footer + 4, THAW_FOOTER_SIZE - THAW_SKIPPABLE_HEADER);
+	memcpy(footer + THAW_FOOTER_OFF_MAGIC, THAW_FOOTER_MAGIC, 8);
+	put_le32(footer + THAW_FOOTER_OFF_VERSION, THAW_VERSION);
+	put_le32(footer + THAW_FOOTER_OFF_TABLE_SIZE, size);
+	if (thaw_digest_once(table, size, footer + THAW_FOOTER_OFF_IDENTITY) < 0)
+		return thaw_oom(err);
+	r = write_skippable_header(output, size, err);
+	if (r == 0)
+		r = thaw_output_write(output, table, size, err);
+	if (r == 0)
+		r = thaw_output_write(output, footer, sizeof(footer), err);
+	return r;
+}
+
+int thaw_writer_index(struct thaw_writer *writer,
+		      const struct thaw_index_contents *contents, struct thaw_error *err)
+{
+	struct thaw_part_info part = { .type = THAW_PART_INDEX };
 	_cleanup_(freep) uint8_t *raw = NULL;
 	_cleanup_(freep) uint8_t *stored = NULL;
-	uint8_t digest[THAW_DIGEST_SIZE];
 	size_t raw_size = 0, capacity, n;
 	int r;
 
@@ -105,50 +176,13 @@ static int write_index(struct thaw_output *output, const struct thaw_image_conte
 	if (!stored)
 		return thaw_oom(err);
 	n = ZSTD_compress(stored, capacity, raw, raw_size, INDEX_LEVEL);
-	if (ZSTD_isError(n) || thaw_digest_once(stored, n, digest) < 0)
+	if (ZSTD_isError(n) || thaw_digest_once(stored, n, part.digest) < 0)
 		return thaw_oom(err); /* nothing else makes it fail */
-	r = write_skippable_header(output, n, err);
-	if (r < 0)
-		return r;
-	put_part(entry, THAW_PART_INDEX, thaw_output_offset(output), n, raw_size, digest);
-	return thaw_output_write(output, stored, n, err);
-}
-
-static int write_table(struct thaw_output *output, uint8_t *table, size_t size, unsigned parts,
-		       struct thaw_error *err)
-{
-	uint8_t footer[THAW_FOOTER_SIZE] = { 0 };
-	int r;
-
-	put_le32(table, THAW_TABLE_MAGIC);
-	put_le32(table + THAW_TABLE_OFF_COUNT, parts);
-	put_le64(table + THAW_TABLE_OFF_IMAGE_SIZE,
-		 thaw_output_offset(output) + THAW_SKIPPABLE_HEADER + size + THAW_FOOTER_SIZE);
-	put_le32(footer, THAW_SKIPPABLE_MAGIC);
-	put_le32(footer + 4, THAW_FOOTER_SIZE - THAW_SKIPPABLE_HEADER);
-	memcpy(footer + THAW_FOOTER_OFF_MAGIC, THAW_FOOTER_MAGIC, 8);
-	put_le32(footer + THAW_FOOTER_OFF_VERSION, THAW_VERSION);
-	put_le32(footer + THAW_FOOTER_OFF_TABLE_SIZE, (uint32_t)size);
-	if (thaw_digest_once(table, size, footer + THAW_FOOTER_OFF_IDENTITY) < 0)
-		return thaw_oom(err);
-	r = write_skippable_header(output, size, err);
+	part.raw_size = raw_size;
+	r = thaw_writer_begin(writer, n, err);
 	if (r == 0)
-		r = thaw_output_write(output, table, size, err);
+		r = thaw_output_write(writer->output, stored, n, err);
 	if (r == 0)
-		r = thaw_output_write(output, footer, sizeof(footer), err);
+		thaw_writer_end(writer, &part);
 	return r;
-}
-
-int thaw_image_finish(struct thaw_output *output, const struct thaw_image_contents *contents,
-		      struct thaw_error *err)
-{
-	uint8_t table[THAW_TABLE_HEADER + 2 * THAW_PART_ENTRY] = { 0 };
-	int r;
-
-	put_part(table + THAW_TABLE_HEADER, THAW_PART_STREAM, 0, contents->stream_stored,
-		 contents->stream_size, NULL);
-	r = write_index(output, contents, err, table + THAW_TABLE_HEADER + THAW_PART_ENTRY);
-	if (r < 0)
-		return r;
-	return write_table(output, table, sizeof(table), 2, err);
 }

@@ -61,8 +61,10 @@ static int fill(struct archive_input *input, struct thaw_error *err)
 	for (;;) {
 		ssize_t n = read(input->fd, input->bytes, READ_SIZE);
 
-		if (n < 0 && errno == EINTR)
-			continue;
+		/*
+		 * EINTR too: a pipe may have nothing for hours, and whoever wants us
+		 * to stop in the meantime has no other way of saying so.
+		 */
 		if (n < 0) {
 			input->read_error = -errno;
 			return thaw_io(err, -errno, "cannot be read");

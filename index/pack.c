@@ -18,14 +18,14 @@
 #include "tree.h"
 #include "util/cleanup.h"
 
-#define LEVEL_DEFAULT 9
-#define FRAME_SIZE_DEFAULT (256u << 10)
-#define MAX_BYTES_DEFAULT (256ull << 30)
+#define LEVEL_DEFAULT	    9
+#define FRAME_SIZE_DEFAULT  (256u << 10)
+#define MAX_BYTES_DEFAULT   (256ull << 30)
 #define MAX_ENTRIES_DEFAULT (4ull << 20)
 /* gzip cannot exceed 1032; real environments stay below 10. */
-#define MAX_RATIO_DEFAULT 250u
-#define RATIO_GRACE (64ull << 20) /* stream bytes before the ratio counts */
-#define PROGRESS_STEP (1ull << 20)
+#define MAX_RATIO_DEFAULT   250u
+#define RATIO_GRACE	    (64ull << 20) /* stream bytes before the ratio counts */
+#define PROGRESS_STEP	    (1ull << 20)
 
 struct pack {
 	const struct thaw_pack_options *options; /* complete: no zeros left */
@@ -41,11 +41,14 @@ static int check_limits(struct pack *pack, struct thaw_error *err)
 	const struct thaw_pack_options *options = pack->options;
 
 	if (pack->size > options->max_bytes)
-		return thaw_limit(err, "more than %" PRIu64 " bytes when unpacked (--max-bytes)",
-				  options->max_bytes);
+		return thaw_limit(
+			err, "more than %" PRIu64 " bytes when unpacked (--max-bytes)",
+			options->max_bytes);
 	if (pack->size > RATIO_GRACE &&
 	    pack->size / options->max_ratio > pack->input->consumed)
-		return thaw_limit(err, "unpacks to more than %" PRIu64 " times its size (--max-ratio)",
+		return thaw_limit(err,
+				  "unpacks to more than %" PRIu64
+				  " times its size (--max-ratio)",
 				  options->max_ratio);
 	return 0;
 }
@@ -57,14 +60,15 @@ static int report_progress(struct pack *pack, struct thaw_error *err)
 	if (!options->progress || pack->size - pack->reported < PROGRESS_STEP)
 		return 0;
 	pack->reported = pack->size;
-	if (options->progress(options->progress_data, pack->input->consumed, pack->input->total,
-			      pack->size) == 0)
+	if (options->progress(options->progress_data, pack->input->consumed,
+			      pack->input->total, pack->size) == 0)
 		return 0;
 	return thaw_io(err, -EINTR, "stopped");
 }
 
 /* Each block of the stream passes here once: to the compressors, then to the parser. */
-static int pull(void *userdata, struct thaw_error *err, const uint8_t **ret_data, size_t *ret_len)
+static int pull(void *userdata, struct thaw_error *err, const uint8_t **ret_data,
+		size_t *ret_len)
 {
 	struct pack *pack = userdata;
 	int r;
@@ -105,29 +109,33 @@ static int complete_options(const struct thaw_pack_options *given,
 	if (!options->threads)
 		options->threads = cpu_count();
 	if (!options->max_bytes || options->max_bytes > THAW_DATA_MAX)
-		options->max_bytes = options->max_bytes ? THAW_DATA_MAX : MAX_BYTES_DEFAULT;
+		options->max_bytes = options->max_bytes ? THAW_DATA_MAX
+							: MAX_BYTES_DEFAULT;
 	if (!options->max_entries)
 		options->max_entries = MAX_ENTRIES_DEFAULT;
 	if (!options->max_ratio)
 		options->max_ratio = MAX_RATIO_DEFAULT;
 	if (options->level < ZSTD_minCLevel() || options->level > ZSTD_maxCLevel())
 		return thaw_limit(err, "zstd has levels up to %d", ZSTD_maxCLevel());
-	if (options->frame_size < THAW_FRAME_USIZE_MIN || options->frame_size > THAW_FRAME_USIZE_MAX)
-		return thaw_limit(err, "frames hold %u bytes to %u MiB", THAW_FRAME_USIZE_MIN,
-				  THAW_FRAME_USIZE_MAX >> 20);
+	if (options->frame_size < THAW_FRAME_USIZE_MIN ||
+	    options->frame_size > THAW_FRAME_USIZE_MAX)
+		return thaw_limit(err, "frames hold %u bytes to %u MiB",
+				  THAW_FRAME_USIZE_MIN, THAW_FRAME_USIZE_MAX >> 20);
 	return 0;
 }
 
 /* What the index says of the image as a whole; keys are documented in doc/format.md. */
-static int make_meta(const struct thaw_pack_report *report, struct thaw_error *err, char **ret_meta)
+static int make_meta(const struct thaw_pack_report *report, struct thaw_error *err,
+		     char **ret_meta)
 {
 	json_t *meta = json_pack(
 		"{s:s, s:s, s:{s:I, s:I, s:I}, s:{s:I, s:I}, s:I, s:I}", "tool",
-		"thaw " THAW_VERSION_STRING, "source", report->source_kind, "bytecode", "valid",
-		(json_int_t)report->pyc_valid, "stale", (json_int_t)report->pyc_stale, "missing",
-		(json_int_t)report->pyc_missing, "dropped", "xattrs",
-		(json_int_t)report->dropped_xattrs, "setid", (json_int_t)report->dropped_setid,
-		"duplicates", (json_int_t)report->duplicates, "implied_directories",
+		"thaw " THAW_VERSION_STRING, "source", report->source_kind, "bytecode",
+		"valid", (json_int_t)report->pyc_valid, "stale",
+		(json_int_t)report->pyc_stale, "missing", (json_int_t)report->pyc_missing,
+		"dropped", "xattrs", (json_int_t)report->dropped_xattrs, "setid",
+		(json_int_t)report->dropped_setid, "duplicates",
+		(json_int_t)report->duplicates, "implied_directories",
 		(json_int_t)report->implied);
 
 	if (meta && report->python[0] != '\0' &&
@@ -144,7 +152,8 @@ static int write_index(struct pack *pack, const struct thaw_tree *tree,
 		       struct thaw_output *output, struct thaw_error *err,
 		       struct thaw_pack_report *report)
 {
-	struct thaw_image_contents contents = { .stream_size = pack->size };
+	struct thaw_index_contents contents = { .stream_size = pack->size };
+	struct thaw_writer writer;
 	struct thaw_sections sections = { 0 };
 	_cleanup_(freep) char *meta = NULL;
 	int r;
@@ -157,7 +166,6 @@ static int write_index(struct pack *pack, const struct thaw_tree *tree,
 	r = thaw_tree_emit(tree, err, &sections);
 	if (r < 0)
 		return r;
-	contents.stream_stored = thaw_output_offset(output);
 	contents.inodes = sections.inodes;
 	contents.inodes_size = sections.inodes_size;
 	contents.strings = sections.strings;
@@ -165,7 +173,10 @@ static int write_index(struct pack *pack, const struct thaw_tree *tree,
 	contents.frames = thaw_frames_table(pack->frames, &contents.frames_size);
 	contents.meta = meta;
 	contents.meta_size = strlen(meta);
-	r = thaw_image_finish(output, &contents, err);
+	thaw_writer_stream(&writer, output, pack->size);
+	r = thaw_writer_index(&writer, &contents, err);
+	if (r == 0)
+		r = thaw_writer_finish(&writer, err);
 	thaw_sections_deinit(&sections);
 	return r;
 }
@@ -187,7 +198,8 @@ static int read_back(struct thaw_output *output, struct thaw_error *err,
 }
 
 static void fill_report(const struct pack *pack, const struct thaw_tree *tree,
-			const struct thaw_tar_counts *counts, struct thaw_pack_report *report)
+			const struct thaw_tar_counts *counts,
+			struct thaw_pack_report *report)
 {
 	struct thaw_bytecode bytecode;
 
@@ -202,12 +214,13 @@ static void fill_report(const struct pack *pack, const struct thaw_tree *tree,
 		.duplicates = tree->duplicates,
 		.implied = tree->implied,
 	};
-	(void)snprintf(report->source_kind, sizeof(report->source_kind), "%s", pack->input->kind);
+	(void)snprintf(report->source_kind, sizeof(report->source_kind), "%s",
+		       pack->input->kind);
 	memcpy(report->python, bytecode.python, sizeof(report->python));
 }
 
-static int pack_stream(struct pack *pack, struct thaw_output *output, struct thaw_error *err,
-		       struct thaw_pack_report *report)
+static int pack_stream(struct pack *pack, struct thaw_output *output,
+		       struct thaw_error *err, struct thaw_pack_report *report)
 {
 	_cleanup_(thaw_tree_freep) struct thaw_tree *tree = NULL;
 	struct thaw_tar_counts counts;
@@ -245,8 +258,8 @@ int thaw_pack(const char *source, const char *output_path,
 	if (r == 0)
 		r = thaw_output_open(output_path, options.force, err, &output);
 	if (r == 0)
-		r = thaw_frames_new(output, options.level, options.frame_size, options.threads, err,
-				    &frames);
+		r = thaw_frames_new(output, options.level, options.frame_size,
+				    options.threads, err, &frames);
 	if (r < 0)
 		return r;
 	if (thaw_digest_new(&pack.digest) < 0)

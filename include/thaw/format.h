@@ -131,3 +131,30 @@ enum thaw_inode_type {
 #define THAW_PARTS_MAX 64u	       /* 60 warm sets; keeps the table under 8 KiB */
 #define THAW_META_MAX (4u << 20)       /* JSON about the image, parsed by commands only */
 #define THAW_DATA_MAX (1ull << 46)     /* 64 TiB: sums of two offsets cannot wrap */
+
+/*
+ * A warm set's payload: its head (one zstd frame), then its frames. The head,
+ * decompressed: header, frame records, operations, strings.
+ */
+#define THAW_WARM_MAGIC 0x57574854u /* "THWW" */
+#define THAW_WARM_HEADER 24u
+#define THAW_WARM_OFF_FRAMES 4u	   /* u32 */
+#define THAW_WARM_OFF_OPS 8u	   /* u32 */
+#define THAW_WARM_OFF_STRINGS 12u  /* u32 bytes */
+#define THAW_WARM_OFF_RESERVED 16u /* u64, zero */
+
+#define THAW_WARM_FRAME 48u
+#define THAW_WARM_FRAME_OFF_OFFSET 0u /* u64 from the head's end */
+#define THAW_WARM_FRAME_OFF_CSIZE 8u   /* u32 */
+#define THAW_WARM_FRAME_OFF_USIZE 12u  /* u32 */
+#define THAW_WARM_FRAME_OFF_DIGEST 16u
+
+#define THAW_WARM_OP 16u
+#define THAW_WARM_OP_OFF_KIND 0u  /* u8 enum thaw_warm_kind */
+#define THAW_WARM_OP_OFF_LEN 1u	  /* u8 LOOK: bytes of the name; otherwise zero */
+#define THAW_WARM_OP_OFF_RESERVED 2u /* u16, zero */
+#define THAW_WARM_OP_OFF_INO 4u	  /* u32 */
+#define THAW_WARM_OP_OFF_A 8u	  /* u32 PAGES: first page; LOOK: name's offset in strings */
+#define THAW_WARM_OP_OFF_B 12u	  /* u32 PAGES: pages */
+
+#define THAW_WARM_HEAD_RAW_MAX (256u << 20) /* 16 million operations */

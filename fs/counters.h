@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * What is counted while an image is mounted, in memory that the worker shares
+ * with its warmer. Counters are atomic and unordered: nobody decides by them.
+ */
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "thaw/stat.h"
+
+typedef _Atomic uint64_t thaw_counter;
+
+struct thaw_counters {
+	thaw_counter requests[THAW_STAT_OPCODES];
+	thaw_counter latency[THAW_STAT_LATENCIES];
+	thaw_counter bytes_read;
+	thaw_counter warm_pages;
+	thaw_counter warm_pages_total;
+	thaw_counter warm_pages_read;
+	thaw_counter warm_overtaken;
+	_Atomic uint32_t warm_state; /* enum thaw_warm_state */
+	/* Operations of the warm set that the warmer has finished: read by the worker. */
+	_Atomic uint32_t warm_done;
+};
+
+/* NULL when there is no memory. Stays mapped in children. */
+struct thaw_counters *thaw_counters_new(void);
+void thaw_counters_free(struct thaw_counters *counters);
+
+static inline void count_add(thaw_counter *counter, uint64_t n)
+{
+	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading warm sets. */
+#include "thaw/warm.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#define ZSTD_STATIC_LINKING_ONLY /* ZSTD_d_forceIgnoreChecksum */
+#include <zstd.h>
+
+#include "digest.h"
+#include "image-internal.h"
+#include "util/cleanup.h"
+
+struct thaw_warm {
+	const struct thaw_image *image;
+	struct thaw_part_info part;
+	struct thaw_warm_info info;
+	uint8_t *head;
+	const uint8_t *frames, *ops;
+	const char *strings;
+	uint32_t strings_size;
+	ZSTD_DCtx *context;
+	struct thaw_digest *digest;
+	uint8_t *stored;
+	size_t stored_capacity;
+};
+
+struct thaw_warm *thaw_warm_free(struct thaw_warm *warm)
+{
+	if (warm) {
+		free(warm->head);
+		free(warm->stored);
+		ZSTD_freeDCtx(warm->context);
+		thaw_digest_free(warm->digest);
+		free(warm);
+	}
+	return NULL;
+}
+
+static int bad(const struct thaw_warm *warm, struct thaw_error *err, const char *what)
+{
+	return thaw_damaged(err, "damaged: warm set \"%s\": %s", warm->part.name, what);
+}
+
+static int read_head(struct thaw_warm *warm, struct thaw_error *err)
+{
+	const struct thaw_part_info *part = &warm->part;
+	_cleanup_(freep) uint8_t *stored = malloc((size_t)part->head_size + 1);
+	uint8_t sum[THAW_DIGEST_SIZE];
+	size_t n;
+	int r;
+
+	if (part->raw_size > THAW_WARM_HEAD_RAW_MAX ||
+	    part->raw_size / THAW_INDEX_RATIO_MAX > part->head_size)
+		return thaw_limit(err, "warm set \"%s\" has too large a head",
+				  part->name);
+	warm->head = malloc(part->raw_size + 1);
+	if (!stored || !warm->head)
+		return thaw_oom(err);
+	r = thaw_image_pread(warm->image, part->offset, stored, part->head_size);
+	if (r < 0)
+		return thaw_io(err, r, "warm set \"%s\" cannot be read", part->name);
+	if (thaw_digest_of(warm->digest, stored, part->head_size, sum) < 0)
+		return thaw_oom(err);
+	if (memcmp(sum, part->digest, sizeof(sum)) != 0)
+		return bad(warm, err, "digest of its head");
+	n = ZSTD_decompress(warm->head, part->raw_size, stored, part->head_size);
+	if (ZSTD_isError(n) || n != part->raw_size)
+		return bad(warm, err, "its head does not decompress");
+	return 0;
+}
+
+static int find_tables(struct thaw_warm *warm, struct thaw_error *err)
+{
+	const uint8_t *head = warm->head;
+	uint64_t size = warm->part.raw_size, expected;
+
+	if (size < THAW_WARM_HEADER || get_le32(head) != THAW_WARM_MAGIC ||
+	    get_le64(head + THAW_WARM_OFF_RESERVED) != 0)
+		return bad(warm, err, "header");
+	warm->info.frames = get_le32(head + THAW_WARM_OFF_FRAMES);
+	warm->info.ops = get_le32(head + THAW_WARM_OFF_OPS);
+	warm->strings_size = get_le32(head + THAW_WARM_OFF_STRINGS);
+	expected = THAW_WARM_HEADER + (uint64_t)warm->info.frames * THAW_WARM_FRAME +
+		   (uint64_t)warm->info.ops * THAW_WARM_OP + warm->strings_size;
+	if (size != expected)
+		return bad(warm, err, "header");
+	warm->frames = head + THAW_WARM_HEADER;
+	warm->ops = warm->frames + (uint64_t)warm->info.frames * THAW_WARM_FRAME;
+	warm->strings = (const char *)warm->ops + (uint64_t)warm->info.ops * THAW_WARM_OP;
+	return 0;
+}
+
+/* Frames fill the payload behind the head, without gaps. */
+static int check_frames(struct thaw_warm *warm, struct thaw_error *err)
+{
+	uint64_t next = 0, size_all = warm->part.size - warm->part.head_size;
+
+	for (uint32_t i = 0; i < warm->info.frames; i++) {
+		const uint8_t *record = warm->frames + (uint64_t)i * THAW_WARM_FRAME;
+		uint32_t stored = get_le32(record + THAW_WARM_FRAME_OFF_CSIZE);
+		uint32_t size = get_le32(record + THAW_WARM_FRAME_OFF_USIZE);
+
+		if (get_le64(record + THAW_WARM_FRAME_OFF_OFFSET) != next || size == 0 ||
+		    size > THAW_FRAME_USIZE_MAX || stored == 0 ||
+		    !range_inside(next, stored, size_all))
+			return bad(warm, err, "frame out of place");
+		next += stored;
+		warm->info.bytes += size;
+	}
+	return next == size_all ? 0 : bad(warm, err, "frames do not fill it");
+}
+
+/* Bytes of pages [first, first + count) of a file, 0 if they are not all in it. */
+static uint64_t page_bytes(const struct thaw_inode *inode, uint32_t first, uint32_t count)
+{
+	uint64_t offset = (uint64_t)first * THAW_PAGE_SIZE;
+	uint64_t length = (uint64_t)count * THAW_PAGE_SIZE;
+
+	if (count == 0 || offset >= inode->size)
+		return 0;
+	if (length - THAW_PAGE_SIZE >= inode->size - offset)
+		return 0; /* a page that begins behind the end */
+	return length < inode->size - offset ? length : inode->size - offset;
+}
+
+static bool name_possible(const char *name, uint8_t len)
+{
+	return !memchr(name, '/', len) && !memchr(name, '\0', len) &&
+	       !(name[0] == '.' && (len == 1 || (len == 2 && name[1] == '.')));
+}
+
+static int check_op(struct thaw_warm *warm, uint32_t number, uint64_t *left,
+		    uint32_t *frame, struct thaw_error *err)
+{
+	const uint8_t *record = warm->ops + (uint64_t)number * THAW_WARM_OP;
+	uint8_t kind = record[THAW_WARM_OP_OFF_KIND], len = record[THAW_WARM_OP_OFF_LEN];
+	uint32_t a = get_le32(record + THAW_WARM_OP_OFF_A);
+	uint32_t b = get_le32(record + THAW_WARM_OP_OFF_B);
+	struct thaw_inode inode;
+	uint64_t bytes;
+
+	if (thaw_image_inode(warm->image, get_le32(record + THAW_WARM_OP_OFF_INO),
+			     &inode) < 0 ||
+	    get_le16(record + THAW_WARM_OP_OFF_RESERVED) != 0)
+		return bad(warm, err, "operation on no inode");
+	switch (kind) {
+	case THAW_WARM_PAGES:
+		bytes = inode.type == THAW_REGULAR && len == 0 ? page_bytes(&inode, a, b)
+							       : 0;
+		if (*left == 0 && *frame < warm->info.frames)
+			*left = thaw_warm_frame_size(warm, (*frame)++);
+		if (bytes == 0 || bytes > *left)
+			return bad(warm, err, "pages out of bounds");
+		*left -= bytes;
+		warm->info.pages += b;
+		return 0;
+	case THAW_WARM_LIST:
+		warm->info.directories++;
+		if (inode.type != THAW_DIRECTORY || len || a || b)
+			return bad(warm, err, "listing of no directory");
+		return 0;
+	case THAW_WARM_LOOK:
+		warm->info.names++;
+		if (inode.type != THAW_DIRECTORY || len == 0 || b ||
+		    !range_inside(a, len, warm->strings_size) ||
+		    !name_possible(warm->strings + a, len))
+			return bad(warm, err, "impossible name");
+		return 0;
+	case THAW_WARM_LINK:
+		return inode.type == THAW_SYMLINK && !len && !a && !b
+			       ? 0
+			       : bad(warm, err, "reading of no symlink");
+	default:
+		return bad(warm, err, "unknown operation");
+	}
+}
+
+static int check_ops(struct thaw_warm *warm, struct thaw_error *err)
+{
+	_cleanup_(freep) uint8_t *seen = calloc(1, warm->image->info.inodes / 8 + 1);
+	uint64_t left = 0;
+	uint32_t frame = 0;
+
+	if (!seen)
+		return thaw_oom(err);
+	for (uint32_t i = 0; i < warm->info.ops; i++) {
+		const uint8_t *record = warm->ops + (uint64_t)i * THAW_WARM_OP;
+		uint32_t ino;
+		int r;
+
+		r = check_op(warm, i, &left, &frame, err);
+		if (r < 0)
+			return r;
+		ino = get_le32(record + THAW_WARM_OP_OFF_INO);
+		if (record[THAW_WARM_OP_OFF_KIND] == THAW_WARM_PAGES &&
+		    !(seen[ino / 8] >> ino % 8 & 1)) {
+			seen[ino / 8] |= (uint8_t)(1u << ino % 8);
+			warm->info.files++;
+		}
+	}
+	if (left != 0 || frame != warm->info.frames)
+		return bad(warm, err, "operations and frames do not agree");
+	return 0;
+}
+
+int thaw_warm_open(const struct thaw_image *image, unsigned number,
+		   struct thaw_error *err, struct thaw_warm **ret_warm)
+{
+	_cleanup_(thaw_warm_freep) struct thaw_warm *warm = calloc(1, sizeof(*warm));
+	int r;
+
+	if (!warm)
+		return thaw_oom(err);
+	warm->image = image;
+	thaw_image_part(image, number, &warm->part);
+	memcpy(warm->info.name, warm->part.name, sizeof(warm->info.name));
+	warm->info.stored = warm->part.size;
+	warm->context = ZSTD_createDCtx();
+	if (!warm->context || thaw_digest_new(&warm->digest) < 0)
+		return thaw_oom(err);
+	/* SHA-256 has spoken already. */
+	(void)ZSTD_DCtx_setParameter(warm->context, ZSTD_d_forceIgnoreChecksum, 1);
+	r = read_head(warm, err);
+	if (r == 0)
+		r = find_tables(warm, err);
+	if (r == 0)
+		r = check_frames(warm, err);
+	if (r == 0)
+		r = check_ops(warm, err);
+	if (r < 0)
+		return r;
+	*ret_warm = steal_ptr(warm);
+	return 0;
+}
+
+void thaw_warm_info(const struct thaw_warm *warm, struct thaw_warm_info *ret_info)
+{
+	*ret_info = warm->info;
+}
+
+void thaw_warm_op(const struct thaw_warm *warm, uint32_t number,
+		  struct thaw_warm_op *ret_op)
+{
+	const uint8_t *record = warm->ops + (uint64_t)number * THAW_WARM_OP;
+	uint32_t a = get_le32(record + THAW_WARM_OP_OFF_A);
+
+	*ret_op = (struct thaw_warm_op){
+		.kind = record[THAW_WARM_OP_OFF_KIND],
+		.ino = get_le32(record + THAW_WARM_OP_OFF_INO),
+	};
+	if (ret_op->kind == THAW_WARM_PAGES) {
+		struct thaw_inode inode;
+
+		ret_op->first = a;
+		ret_op->count = get_le32(record + THAW_WARM_OP_OFF_B);
+		if (thaw_image_inode(warm->image, ret_op->ino, &inode) ==
+		    0) /* checked at open */
+			ret_op->length = (uint32_t)page_bytes(&inode, a, ret_op->count);
+	} else if (ret_op->kind == THAW_WARM_LOOK) {
+		ret_op->name.text = warm->strings + a;
+		ret_op->name.len = record[THAW_WARM_OP_OFF_LEN];
+	}
+}
+
+uint32_t thaw_warm_frame_size(const struct thaw_warm *warm, uint32_t number)
+{
+	return get_le32(warm->frames + (uint64_t)number * THAW_WARM_FRAME +
+			THAW_WARM_FRAME_OFF_USIZE);
+}
+
+int thaw_warm_frame(struct thaw_warm *warm, uint32_t number, void *buf,
+		    struct thaw_error *err)
+{
+	const uint8_t *record = warm->frames + (uint64_t)number * THAW_WARM_FRAME;
+	uint64_t offset = get_le64(record + THAW_WARM_FRAME_OFF_OFFSET);
+	uint32_t stored = get_le32(record + THAW_WARM_FRAME_OFF_CSIZE);
+	uint32_t size = get_le32(record + THAW_WARM_FRAME_OFF_USIZE);
+	uint8_t sum[THAW_DIGEST_SIZE];
+	size_t n;
+	int r;
+
+	if (stored > warm->stored_capacity) {
+		free(warm->stored);
+		warm->stored = malloc(stored);
+		warm->stored_capacity = warm->stored ? stored : 0;
+		if (!warm->stored)
+			return thaw_oom(err);
+	}
+	r = thaw_image_pread(warm->image,
+			     warm->part.offset + warm->part.head_size + offset,
+			     warm->stored, stored);
+	if (r < 0)
+		return thaw_io(err, r, "warm set \"%s\" cannot be read", warm->part.name);
+	if (thaw_digest_of(warm->digest, warm->stored, stored, sum) < 0)
+		return thaw_oom(err);
+	if (memcmp(sum, record + THAW_WARM_FRAME_OFF_DIGEST, sizeof(sum)) != 0)
+		return thaw_damaged(
+			err, "warm set \"%s\": frame %" PRIu32 " is damaged (digest)",
+			warm->part.name, number);
+	n = ZSTD_decompressDCtx(warm->context, buf, size, warm->stored, stored);
+	if (ZSTD_isError(n) || n != size)
+		return thaw_damaged(err, "warm set \"%s\": frame %" PRIu32 " is damaged",
+				    warm->part.name, number);
+	return 0;
+}
+
+bool thaw_warm_name_valid(const char *name)
+{
+	size_t len = strlen(name);
+
+	if (len == 0 || len > THAW_PART_NAME_MAX || !strcmp(name, "all") ||
+	    !strcmp(name, "none") || strchr("._-", name[0]))
+		return false;
+	return strspn(name,
+		      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") ==
+	       len;
+}

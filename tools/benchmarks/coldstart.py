@@ -297,7 +297,8 @@ def tables(bench):
         "image or archive in the page cache where the row does not say otherwise, all other "
         "caches dropped before each row; on disk: archive or image, and what was unpacked",
     ]
-    return [Table("coldstart", "Cold start of one session", COLUMNS, rows, "warm", notes)]
+    return [Table("coldstart", "Cold start of one session", COLUMNS, rows, "warm", notes,
+                  chart={"segments": ["prepare", "first"], "total": "total"})]
 
 
 def count_files(tree):

@@ -65,7 +65,8 @@ def pack_table(material):
     ]
     return Table("pack", "Pack from a .tar.gz", columns, rows, "pack/sqfstar-128k",
                  ["zstd level %d everywhere; sqfstar is run as `mksquashfs - OUT -tar`"
-                  % material.level])
+                  % material.level],
+                 chart={"segments": ["seconds"], "total": "seconds"})
 
 
 class Extract(Row):
@@ -117,7 +118,8 @@ def extract_table(material):
         Column("cpu", "CPU", "s"),
         Column("disk", "on disk", "MB"),
     ]
-    return Table("extract", "Extract to a directory", columns, rows, "extract/tar-solid")
+    return Table("extract", "Extract to a directory", columns, rows, "extract/tar-solid",
+                 chart={"segments": ["seconds"], "total": "seconds"})
 
 
 class Ready(Row):
@@ -180,7 +182,8 @@ def mount_table(bench):
         Column("peak", "peak memory of the daemon", "MB"),
     ]
     return Table("mount", "Time from starting the mount command to its return", columns, rows,
-                 "mount/squashfs", ["image in the page cache"])
+                 "mount/squashfs", ["image in the page cache"],
+                 chart={"segments": ["ready"], "total": "ready"})
 
 
 # Hands every file to cat in the order of the directories; $2 processes at once.
@@ -264,7 +267,8 @@ def read_table(bench):
     ]
     return Table("read", "Every file once, through a cold mount", columns, rows,
                  "read/squashfuse", ["`%s`; caches dropped before each of the first two; once "
-                                     "more: from the page cache" % READ.replace("|", "\\|")])
+                                     "more: from the page cache" % READ.replace("|", "\\|")],
+                 chart={"segments": ["one"], "total": "one"})
 
 
 def tables(bench):

@@ -63,10 +63,10 @@ def find_thaw(named=None):
             if not os.access(choice, os.X_OK):
                 raise spawn.Failed("%s is not an executable" % choice)
             return os.path.abspath(choice)
-    for folder in ("build", "builddir"):
-        path = os.path.join(SOURCE, folder, "tools", "thaw")
-        if os.access(path, os.X_OK):
-            return path
+    # tools/demo and tools/test build there (tools/scripts/build.py).
+    path = os.path.join(os.environ.get("THAW_BUILD") or os.path.join(SOURCE, "build"), "thaw")
+    if os.access(path, os.X_OK):
+        return path
     return spawn.find("thaw")
 
 

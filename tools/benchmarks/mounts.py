@@ -100,15 +100,12 @@ class Thaw(Mount):
 
 
     def index_bytes(self):
-        """The size of the image's index, as `thaw info` tells it."""
+        """The size of the image's index in memory, as `thaw info` tells it."""
         try:
             told = json.loads(spawn.output([self.material.thaw, "info", "--json", self.path]))
-        except (spawn.Failed, ValueError):
+            return told["index_size"]
+        except (spawn.Failed, ValueError, KeyError):
             return None
-        index = told.get("index")
-        if isinstance(index, dict):
-            index = index.get("size", index.get("bytes"))
-        return index
 
 
 class ThawWarm(Thaw):

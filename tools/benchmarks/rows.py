@@ -60,8 +60,10 @@ class Row:
 
 
 class Table:
-    def __init__(self, name, title, columns, rows, base, notes=()):
-        self.name, self.title = name, title
+    """Rows with the same columns. chart names the columns of a bar's segments and of its total."""
+
+    def __init__(self, name, title, columns, rows, base, notes=(), chart=None):
+        self.name, self.title, self.chart = name, title, chart
         self.columns, self.rows, self.base, self.notes = columns, rows, base, list(notes)
 
 
@@ -215,7 +217,7 @@ class Runner:
             out.append(entry)
         return {
             "name": table.name, "title": table.title, "base": table.base,
-            "columns": [vars(column) for column in table.columns],
+            "chart": table.chart, "columns": [vars(column) for column in table.columns],
             "rows": out, "notes": table.notes,
         }
 

@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zstd.h>
@@ -110,6 +111,8 @@ int thaw_frames_new(struct thaw_output *output, int level, uint32_t frame_size,
 		    unsigned threads, struct thaw_error *err, struct thaw_frames **ret_frames)
 {
 	_cleanup_(thaw_frames_freep) struct thaw_frames *frames = calloc(1, sizeof(*frames));
+	sigset_t all, old;
+	int r = 0;
 
 	if (!frames)
 		return thaw_oom(err);

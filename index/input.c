@@ -56,25 +56,24 @@ struct archive_input {
 /* Bytes that no decoder has seen yet; at the end of the file there are none. */
 static int fill(struct archive_input *input, struct thaw_error *err)
 {
+	ssize_t n;
+
 	if (input->byte_used < input->byte_count || input->ended)
 		return 0;
-	for (;;) {
-		ssize_t n = read(input->fd, input->bytes, READ_SIZE);
-
-		/*
-		 * EINTR too: a pipe may have nothing for hours, and whoever wants us
-		 * to stop in the meantime has no other way of saying so.
-		 */
-		if (n < 0) {
-			input->read_error = -errno;
-			return thaw_io(err, -errno, "cannot be read");
-		}
-		input->byte_used = 0;
-		input->byte_count = (size_t)n;
-		input->ended = n == 0;
-		input->base.consumed += (uint64_t)n;
-		return 0;
+	n = read(input->fd, input->bytes, READ_SIZE);
+	/*
+	 * EINTR is final too: a pipe may have nothing for hours, and whoever wants
+	 * us to stop in the meantime has no other way of saying so.
+	 */
+	if (n < 0) {
+		input->read_error = -errno;
+		return thaw_io(err, -errno, "cannot be read");
 	}
+	input->byte_used = 0;
+	input->byte_count = (size_t)n;
+	input->ended = n == 0;
+	input->base.consumed += (uint64_t)n;
+	return 0;
 }
 
 /* Everything from here to the end of the file must be zeros. */

@@ -4,10 +4,12 @@ Rules for every test: a directory of its own, no mount, process or file left,
 and an end even when a mount hangs.
 """
 import contextlib
+import ctypes
 import os
 import pathlib
 import shutil
 import signal
+import stat
 import sys
 import tempfile
 import threading
@@ -19,6 +21,38 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from support import command, mounts  # noqa: E402
+
+CLONE_NEWNS = 0x20000
+MS_BIND, MS_REC, MS_SLAVE = 4096, 16384, 1 << 19
+
+
+def pytest_configure(config):
+    """
+    As root, run in a mount namespace of our own, where it can be had: then not
+    even a killed run leaves a mount, and nobody else sees any.
+    """
+    if os.geteuid() != 0:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS) == 0:
+        # Fails in a plain chroot, whose root is no mount: then it is not ours, and stays so.
+        os.environ["THAW_TEST_NAMESPACE"] = str(
+            int(libc.mount(b"none", b"/", None, MS_REC | MS_SLAVE, None) == 0))
+
+
+def open_fuse_to_all(directory):
+    """
+    /dev/fuse is everybody's where udev runs; on a machine without, it is not,
+    and mounting as an ordinary user could not be tested. In our namespace only.
+    """
+    status = os.stat("/dev/fuse")
+    if status.st_mode & 0o006 == 0o006 or os.environ.get("THAW_TEST_NAMESPACE") != "1":
+        return
+    node = directory / "fuse"
+    os.mknod(node, 0o666 | stat.S_IFCHR, status.st_rdev)
+    node.chmod(0o666)
+    ctypes.CDLL(None).mount(os.fsencode(node), b"/dev/fuse", None, MS_BIND, None)
+
 
 # Longer than any timeout inside a test: only a hang gets here.
 WATCHDOG_SECONDS = 240
@@ -37,6 +71,8 @@ def session_directory():
     shutil.copy2(original, copy)
     copy.chmod(0o755)
     os.environ["THAW_TEST_BINARY"] = str(copy)
+    if os.path.exists("/dev/fuse") and os.geteuid() == 0:
+        open_fuse_to_all(path)
     yield path
     leftovers = mounts.mounts_below(path)
     for entry in reversed(leftovers):
@@ -120,4 +156,6 @@ def user():
     found = mounts.ordinary_user()
     if os.geteuid() != 0 or found is None:
         pytest.skip("needs root, and another user")
+    if os.path.exists("/dev/fuse") and os.stat("/dev/fuse").st_mode & 0o006 != 0o006:
+        pytest.skip("/dev/fuse is closed to ordinary users")
     return found

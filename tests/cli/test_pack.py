@@ -51,14 +51,17 @@ def test_compression_is_recognised_by_content(work, suffix):
     assert (work / "x.thaw").read_bytes() == (work / "wrong.thaw").read_bytes()
 
 
-def test_kind_of_source_does_not_change_the_image(work):
-    """The stream is what counts: however it was compressed, the same image."""
+def test_kind_of_source_does_not_change_the_stream(work):
+    """However it was compressed, the same frames and records; only the note of it differs."""
     results = set()
     for suffix in SUFFIXES:
         source = work / f"x.{suffix}"
         source.write_bytes(tars.COMPRESSORS[suffix](sample()))
         thaw("pack", source, "-o", work / f"{suffix}.thaw", "--quiet")
-        results.add((work / f"{suffix}.thaw").read_bytes())
+        image = images.load(work / f"{suffix}.thaw")
+        records = image.sections[images.INODES]
+        results.add((image.data[:image.index_part.offset - 8],
+                     bytes(image.index[records.offset:records.offset + records.size])))
     assert len(results) == 1
 
 
@@ -162,7 +165,7 @@ def test_directory_becomes_a_canonical_tar(work):
 def test_directory_refuses_what_an_image_cannot_hold(work):
     (work / "env").mkdir()
     os.mkfifo(work / "env" / "pipe")
-    thaw_fails(REFUSED, "pipe.*fifo|fifo.*pipe", "pack", work / "env")
+    thaw_fails(REFUSED, '"pipe"', "pack", work / "env")
     assert sorted(p.name for p in work.iterdir()) == ["env"]
 
 
@@ -229,6 +232,7 @@ def python_environment():
         member(f"bin/python{version}".encode(), b"\x7fELF", mode=0o755),
         symlink(b"bin/python3", f"python{version}".encode()),
         member(b"pyvenv.cfg", b"home = /usr/bin\nversion = " + version.encode() + b".4\n"),
+        directory(f"lib/python{version}/site-packages".encode()),
         *module("valid", 100, 100), *module("stale", 200, 100), *module("missing", 5, None))
 
 
@@ -236,11 +240,14 @@ def test_report(work):
     version, data = python_environment()
     (work / "env.tar").write_bytes(data)
     report = json.loads(thaw("pack", work / "env.tar", "--json").text)
-    print(report)
-    text = json.dumps(report)
-    assert version in text
     info = json.loads(thaw("info", "--json", work / "env.thaw").text)
-    assert info["identity"] in text
+    assert report["python"] == version
+    assert report["image"] == str(work / "env.thaw")
+    assert report["source_kind"] == "tar"
+    for key in ("identity", "stream_digest", "index_digest", "image_size", "stream_size",
+                "content_size", "frames", "files", "directories", "symlinks", "hardlinks"):
+        assert report[key] == info[key], key
+    assert report["stream_size"] == len(data)
     shown = thaw("pack", work / "env.tar", "--force").text
     assert version in shown and len(shown.splitlines()) < 20
     assert all(len(line) <= 100 for line in shown.splitlines())
@@ -258,9 +265,9 @@ def test_report_says_what_was_dropped(work):
     (work / "x.tar").write_bytes(tar(
         pax(SCHILY__xattr__user__x=b"1"), member(b"a"), member(b"b", mode=0o4755),
         member(b"c"), member(b"c")))
-    report = json.dumps(json.loads(thaw("pack", work / "x.tar", "--json").text))
-    for word in ("xattrs", "setid", "duplicates"):
-        assert word in report, report
+    report = json.loads(thaw("pack", work / "x.tar", "--json").text)
+    assert report["dropped"] == {"xattrs": 1, "setid": 1}
+    assert report["duplicates"] == 1
 
 
 def test_no_progress_when_not_on_a_terminal(work):

@@ -159,10 +159,11 @@ def test_21_binary_mtimes(work, mtime, served):
     assert unpacked(work, tar(member(b"f", mtime=mtime)))[b"f"].mtime == served
 
 
-def test_21_global_pax_header_applies_until_overridden(work):
-    tree = unpacked(work, tar(pax(kind=b"g", mtime=b"50"), member(b"a"), pax(mtime=b"60"),
-                              member(b"b"), member(b"c")))
-    assert [tree[n].mtime for n in (b"a", b"b", b"c")] == [50, 60, 50]
+def test_21_global_pax_header_disturbs_nothing(work):
+    tree = unpacked(work, tar(pax(kind=b"g", globexthdr=b"50"), member(b"a", mtime=9),
+                              pax(mtime=b"60"), member(b"b"), pax(kind=b"g", comment=b"x"),
+                              member(b"c", mtime=8)))
+    assert [tree[n].mtime for n in (b"a", b"b", b"c")] == [9, 60, 8]
 
 
 def test_21_comment_in_global_header_is_ignored(work):
@@ -184,6 +185,12 @@ def test_old_tar_without_magic_and_prefix_field(work):
     tree = unpacked(work, tar(member(b"old", b"1", magic=bytes(8), kind=b"\0"),
                               member(b"name", b"2", prefix=b"some/dir")))
     assert tree[b"old"].kind == "file" and tree[b"some/dir/name"].size == 1
+
+
+def test_12_unknown_type_is_a_regular_file(work):
+    """As POSIX asks for."""
+    tree = unpacked(work, tar(member(b"f", b"data", kind=b"Z")))
+    assert (tree[b"f"].kind, tree[b"f"].size) == ("file", 4)
 
 
 def test_22_sparse_file_on_disk_is_exact(work):

@@ -95,13 +95,13 @@ def test_busy(work, image):
 
 def test_umount_of_what_is_not_ours(work, image):
     (work / "plain").mkdir()
-    thaw_fails(REFUSED, "not a mount|no mount|not mounted", "umount", work / "plain")
+    thaw_fails(REFUSED, "nothing is mounted", "umount", work / "plain")
     thaw_fails(IO, "no such", "umount", work / "missing")
-    thaw_fails(REFUSED, "thaw|not a mount", "umount", "/proc")
+    thaw_fails(REFUSED, "thaw", "umount", "/proc")
     assert mount_at("/proc")
     with mounted(image, work / "mnt") as mount:
-        thaw_fails(REFUSED, "not a mount|no mount|not mounted", "umount", mount.path / "d")
-        thaw_fails(REFUSED, "not a mount|no mount|not mounted", "umount", mount.path / "file")
+        thaw_fails(REFUSED, "nothing is mounted", "umount", mount.path / "d")
+        thaw_fails(REFUSED, "nothing is mounted", "umount", mount.path / "file")
 
 
 @pytest.mark.root
@@ -124,9 +124,12 @@ def test_two_mounts_of_one_image(work, image):
 
 def test_mounting_over_a_mount_is_refused(work, image):
     with mounted(image, work / "mnt") as mount:
-        thaw_fails(None, "mounted|mount", "mount", image, mount.path)
+        for foreground in ([], ["--foreground"]):
+            thaw_fails(REFUSED, "mounted there", "mount", *foreground, image, mount.path)
         assert (mount.path / "file").read_bytes() == b"data"
-        assert len([m for m in [mount_at(mount.path)] if m]) == 1
+        # Another image, by another way to the same place.
+        (work / "link").symlink_to("mnt")
+        thaw_fails(REFUSED, "mounted there", "mount", image, work / "link")
     assert mount_at(work / "mnt") is None
 
 
@@ -220,8 +223,7 @@ def test_ordinary_user_may_not_mount_over_others_directories(work, image, user):
 
 
 def test_root_serves_every_user(work, image, user):
-    """A mount made by root for a service's users needs allow_other, and has it when asked."""
-    with mounted(image, work / "mnt", "-o", "allow_other") as mount:
+    with mounted(image, work / "mnt") as mount:
         assert run("cat", mount.path / "file", user=user).out == b"data"
         run("sh", "-c", f"echo > {mount.path}/new", user=user, code=2)
 

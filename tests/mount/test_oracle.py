@@ -36,10 +36,15 @@ def pack_with_python(work):
                    key=lambda name: (name.count(b"/"), name[::-1]))
     with tarfile.open(work / "tree.tar", "w", format=tarfile.PAX_FORMAT,
                       encoding="utf-8", errors="surrogateescape") as archive:
-        archive.add(work / "tree", ".", recursive=False)
-        for name in names:
+        def exact_time(info):
+            # tarfile writes a float, which rounds a fraction of 0.999999999 up.
+            nanoseconds = os.lstat(work / "tree" / info.name).st_mtime_ns
+            info.pax_headers["mtime"] = "%d.%09d" % divmod(nanoseconds, 10**9)
+            return info
+
+        for name in [b".", *names]:
             name = os.fsdecode(name)
-            archive.add(work / "tree" / name, name, recursive=False)
+            archive.add(work / "tree" / name, name, recursive=False, filter=exact_time)
     thaw("pack", work / "tree.tar", "--quiet", "--frame-size=1M")
 
 

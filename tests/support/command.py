@@ -27,13 +27,14 @@ def binary():
 
 
 def original_binary():
-    return os.environ.get("THAW_BIN") or str(PROJECT / "build" / "thaw")
+    return os.path.abspath(os.environ.get("THAW_BIN") or PROJECT / "build" / "thaw")
 
 
 @functools.lru_cache(maxsize=None)
 def sanitized():
     """Built with AddressSanitizer: slower, larger, and without a bounded address space."""
-    return b"__asan_init" in pathlib.Path(original_binary()).read_bytes()
+    path = pathlib.Path(original_binary())
+    return path.exists() and b"__asan_init" in path.read_bytes()
 
 
 def environment(**extra):

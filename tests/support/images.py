@@ -119,8 +119,11 @@ class Image:
         FRAME.pack_into(self.index, self.sections[FRAMES].offset + number * FRAME_SIZE,
                         *(frame[f] for f in FRAME_FIELDS))
 
-    def build(self, table_edit=None):
-        """The image again, with this index and with every digest repaired."""
+    def build(self, table_edit=None, feature=None):
+        """
+        The image again, with this index and with every digest repaired.
+        feature: (bit, name) of an incompatible feature to ask for.
+        """
         compressed = tars.zstd(bytes(self.index), "-3")
         before = self.data[:self.index_part.offset - 8]
         middle = SKIPPABLE + struct.pack("<I", len(compressed)) + compressed
@@ -132,6 +135,10 @@ class Image:
                 PART.pack_into(table, TABLE_HEADER + i * PART_ENTRY, INDEX, part.reserved,
                                part.offset, len(compressed), len(self.index),
                                hashlib.sha256(compressed).digest(), part.name)
+        if feature:
+            struct.pack_into("<Q", table, 24, 1 << feature[0])
+            struct.pack_into("<I", table, 32, len(feature[1]) + 1)
+            table += feature[1] + b"\0"
         total = len(before) + len(middle) + 8 + len(table) + FOOTER_SIZE
         struct.pack_into("<Q", table, 8, total)
         if table_edit:

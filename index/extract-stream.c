@@ -123,7 +123,7 @@ int thaw_extract_stream(struct thaw_source *source, int fd,
 {
 	struct stream stream = { .fd = fd };
 	struct thaw_pass pass;
-	uint64_t start;
+	uint64_t start = 0;
 	int r;
 
 	r = find_start(source, err, &start);

@@ -173,6 +173,7 @@ void tool_json_name(json_t *object, const char *key, const char *text, size_t le
 			exact = false;
 		}
 	}
+	utf8[used] = '\0';
 	(void)json_object_set_new(object, key, json_stringn(utf8, used));
 	if (exact)
 		return;

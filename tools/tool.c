@@ -3,9 +3,11 @@
 #include "tool.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "util/cleanup.h"
 
@@ -290,10 +292,29 @@ int tool_fail_path(const char *file, const char *path, int error)
 }
 
 static volatile sig_atomic_t interrupted;
+static pthread_t main_thread;
+
+/*
+ * The main thread may be waiting for standard input, and only a signal of its own
+ * ends that; but the kernel gives a signal to any thread. And one that comes
+ * just before the wait begins is too early: so it is repeated each second.
+ */
+static void nudge_main_thread(void)
+{
+	if (!pthread_equal(pthread_self(), main_thread))
+		(void)pthread_kill(main_thread,
+				   SIGALRM); /* it lives as long as the process */
+	(void)alarm(1);			     /* cannot fail */
+}
 
 static void remember_signal(int number)
 {
-	interrupted = number;
+	int saved = errno;
+
+	if (number != SIGALRM)
+		interrupted = number;
+	nudge_main_thread();
+	errno = saved;
 }
 
 void tool_catch_interrupts(void)
@@ -301,15 +322,17 @@ void tool_catch_interrupts(void)
 	/* No SA_RESTART: a read that waits ends. RESETHAND: whoever insists is heard. */
 	struct sigaction action = { .sa_handler = remember_signal,
 				    .sa_flags = (int)SA_RESETHAND };
+	struct sigaction nudge = { .sa_handler = remember_signal };
 	static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
 
+	main_thread = pthread_self();
+	(void)sigaction(SIGALRM, &nudge, NULL); /* both are valid by construction */
 	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
 		struct sigaction old;
 
 		/* nohup and shells' background jobs ignore some: leave it so */
 		if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
-			(void)sigaction(signals[i], &action,
-					NULL); /* valid by construction */
+			(void)sigaction(signals[i], &action, NULL);
 	}
 }
 

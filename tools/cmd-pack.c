@@ -75,7 +75,7 @@ static json_t *report_json(const char *output, const struct thaw_pack_report *re
 			   double seconds)
 {
 	const struct thaw_image_info *info = &report->image;
-	json_t *object = json_object();
+	json_t *object = json_object(), *pyc = json_object(), *dropped = json_object();
 
 	tool_json_name(object, "image", output, strlen(output));
 	tool_json_digest(object, "identity", info->identity);
@@ -86,8 +86,9 @@ static json_t *report_json(const char *output, const struct thaw_pack_report *re
 	(void)json_object_set_new(object, "python",
 				  report->python[0] ? json_string(report->python)
 						    : json_null());
-#define COUNT(name, value) \
-	(void)json_object_set_new(object, name, json_integer((json_int_t)(value)))
+#define COUNT_IN(to, name, value) \
+	(void)json_object_set_new(to, name, json_integer((json_int_t)(value)))
+#define COUNT(name, value) COUNT_IN(object, name, value)
 	COUNT("source_size", report->source_size);
 	COUNT("stream_size", info->stream_size);
 	COUNT("image_size", info->image_size);
@@ -99,12 +100,15 @@ static json_t *report_json(const char *output, const struct thaw_pack_report *re
 	COUNT("hardlinks", info->hardlinks);
 	COUNT("duplicates", report->duplicates);
 	COUNT("implied_directories", report->implied);
-	COUNT("pyc_valid", report->pyc_valid);
-	COUNT("pyc_stale", report->pyc_stale);
-	COUNT("pyc_missing", report->pyc_missing);
-	COUNT("dropped_xattrs", report->dropped_xattrs);
-	COUNT("dropped_setid", report->dropped_setid);
+	COUNT_IN(pyc, "valid", report->pyc_valid);
+	COUNT_IN(pyc, "stale", report->pyc_stale);
+	COUNT_IN(pyc, "missing", report->pyc_missing);
+	COUNT_IN(dropped, "xattrs", report->dropped_xattrs);
+	COUNT_IN(dropped, "setid", report->dropped_setid);
 #undef COUNT
+#undef COUNT_IN
+	(void)json_object_set_new(object, "pyc", pyc);
+	(void)json_object_set_new(object, "dropped", dropped);
 	(void)json_object_set_new(object, "seconds", json_real(seconds));
 	return object;
 }

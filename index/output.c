@@ -18,10 +18,12 @@
 #include "pack-internal.h"
 #include "util/cleanup.h"
 
+#define COPY_SIZE (1u << 20)
+
 struct thaw_output {
 	int fd;
 	int directory;
-	char *name; /* in directory */
+	char *name;   /* in directory */
 	char *hidden; /* name of the unfinished file; NULL when it has none */
 	bool force;
 	uint64_t offset;
@@ -33,7 +35,8 @@ static int refuse_existing(struct thaw_error *err)
 	return -EEXIST;
 }
 
-static int split_path(const char *path, struct thaw_output *output, struct thaw_error *err)
+static int split_path(const char *path, struct thaw_output *output,
+		      struct thaw_error *err)
 {
 	const char *slash = strrchr(path, '/');
 	const char *name = slash ? slash + 1 : path;
@@ -41,7 +44,8 @@ static int split_path(const char *path, struct thaw_output *output, struct thaw_
 
 	if (name[0] == '\0' || !strcmp(name, ".") || !strcmp(name, ".."))
 		return thaw_io(err, -EISDIR, "cannot be written");
-	directory = !slash ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
+	directory = !slash ? strdup(".")
+			   : strndup(path, slash == path ? 1 : (size_t)(slash - path));
 	output->name = strdup(name);
 	if (!directory || !output->name)
 		return thaw_oom(err);
@@ -66,7 +70,8 @@ static int open_hidden(struct thaw_output *output, struct thaw_error *err)
 		free(output->hidden); /* not ours to remove */
 		output->hidden = NULL;
 		if (r == -EWOULDBLOCK)
-			return thaw_io(err, -EBUSY, "is being written by another process");
+			return thaw_io(err, -EBUSY,
+				       "is being written by another process");
 		return thaw_io(err, r, "cannot be created");
 	}
 	if (ftruncate(output->fd, 0) < 0)
@@ -77,7 +82,8 @@ static int open_hidden(struct thaw_output *output, struct thaw_error *err)
 int thaw_output_open(const char *path, bool force, struct thaw_error *err,
 		     struct thaw_output **ret_output)
 {
-	_cleanup_(thaw_output_freep) struct thaw_output *output = calloc(1, sizeof(*output));
+	_cleanup_(thaw_output_freep) struct thaw_output *output = calloc(1,
+									 sizeof(*output));
 	struct stat st;
 	int r;
 
@@ -96,7 +102,8 @@ int thaw_output_open(const char *path, bool force, struct thaw_error *err,
 	}
 	output->fd = openat(output->directory, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0666);
 	if (output->fd < 0) {
-		if (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT && errno != EINVAL)
+		if (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT &&
+		    errno != EINVAL)
 			return thaw_io(err, -errno, "cannot be created");
 		r = open_hidden(output, err);
 		if (r < 0)
@@ -126,6 +133,43 @@ int thaw_output_write(struct thaw_output *output, const void *data, size_t len,
 	return 0;
 }
 
+int thaw_output_copy(struct thaw_output *output, int fd, uint64_t offset, uint64_t len,
+		     struct thaw_error *err)
+{
+	_cleanup_(freep) uint8_t *buf = NULL;
+
+	while (len > 0) {
+		loff_t from = (loff_t)offset;
+		ssize_t n = copy_file_range(fd, &from, output->fd, NULL, len, 0);
+
+		/* Other file systems, old kernels: by hand. */
+		if (n < 0 && (errno == EXDEV || errno == EINVAL || errno == ENOSYS ||
+			      errno == EOPNOTSUPP)) {
+			if (!buf)
+				buf = malloc(COPY_SIZE);
+			if (!buf)
+				return thaw_oom(err);
+			n = pread(fd, buf, len < COPY_SIZE ? (size_t)len : COPY_SIZE,
+				  from);
+			if (n > 0) {
+				int r = thaw_output_write(output, buf, (size_t)n, err);
+
+				if (r < 0)
+					return r;
+			}
+		} else if (n > 0) {
+			output->offset += (uint64_t)n;
+		}
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return thaw_io(err, n < 0 ? -errno : -EIO, "cannot be copied");
+		offset += (uint64_t)n;
+		len -= (uint64_t)n;
+	}
+	return 0;
+}
+
 uint64_t thaw_output_offset(const struct thaw_output *output)
 {
 	return output->offset;
@@ -142,19 +186,21 @@ static int link_nameless(struct thaw_output *output, struct thaw_error *err)
 	char proc[64];
 
 	(void)snprintf(proc, sizeof(proc), "/proc/self/fd/%d", output->fd); /* fits */
-	if (linkat(AT_FDCWD, proc, output->directory, output->name, AT_SYMLINK_FOLLOW) == 0)
+	if (linkat(AT_FDCWD, proc, output->directory, output->name, AT_SYMLINK_FOLLOW) ==
+	    0)
 		return 0;
 	if (errno != EEXIST)
 		return thaw_io(err, -errno, "cannot be named");
 	if (!output->force)
 		return refuse_existing(err);
 	for (unsigned attempt = 0;; attempt++) {
-		if (asprintf(&output->hidden, ".%.200s.%d.%u", output->name, (int)getpid(),
-			     attempt) < 0) {
+		if (asprintf(&output->hidden, ".%.200s.%d.%u", output->name,
+			     (int)getpid(), attempt) < 0) {
 			output->hidden = NULL;
 			return thaw_oom(err);
 		}
-		if (linkat(AT_FDCWD, proc, output->directory, output->hidden, AT_SYMLINK_FOLLOW) == 0)
+		if (linkat(AT_FDCWD, proc, output->directory, output->hidden,
+			   AT_SYMLINK_FOLLOW) == 0)
 			return 0;
 		free(output->hidden);
 		output->hidden = NULL;
@@ -177,14 +223,15 @@ int thaw_output_commit(struct thaw_output *output, struct thaw_error *err)
 	if (output->hidden) {
 		unsigned flags = output->force ? 0 : RENAME_NOREPLACE;
 
-		r = renameat2(output->directory, output->hidden, output->directory, output->name,
-			      flags);
+		r = renameat2(output->directory, output->hidden, output->directory,
+			      output->name, flags);
 		if (r < 0 && errno == EINVAL && flags) /* NFS has no RENAME_NOREPLACE */
 			r = renameat(output->directory, output->hidden, output->directory,
 				     output->name);
 		if (r < 0)
-			return errno == EEXIST ? refuse_existing(err) :
-						 thaw_io(err, -errno, "cannot be renamed");
+			return errno == EEXIST
+				       ? refuse_existing(err)
+				       : thaw_io(err, -errno, "cannot be renamed");
 		free(output->hidden);
 		output->hidden = NULL;
 	}
@@ -198,7 +245,8 @@ struct thaw_output *thaw_output_free(struct thaw_output *output)
 	if (!output)
 		return NULL;
 	if (output->hidden) {
-		(void)unlinkat(output->directory, output->hidden, 0); /* the next writer would take it over */
+		(void)unlinkat(output->directory, output->hidden,
+			       0); /* the next writer would take it over */
 		free(output->hidden);
 	}
 	(void)safe_close(output->fd);

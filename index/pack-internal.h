@@ -56,6 +56,9 @@ _must_check_ int thaw_output_open(const char *path, bool force, struct thaw_erro
 				  struct thaw_output **ret_output);
 _must_check_ int thaw_output_write(struct thaw_output *output, const void *data, size_t len,
 				   struct thaw_error *err);
+/* Append len bytes from offset of another file; shared with it where the file system can. */
+_must_check_ int thaw_output_copy(struct thaw_output *output, int fd, uint64_t offset,
+				  uint64_t len, struct thaw_error *err);
 uint64_t thaw_output_offset(const struct thaw_output *output);
 /* The open file, for reading back; borrowed. */
 int thaw_output_fd(const struct thaw_output *output);

@@ -75,6 +75,7 @@ static int adopt_fd(int fd, struct thaw_error *err, struct thaw_source **ret_sou
 		return thaw_oom(err);
 	file->base = (struct thaw_source){
 		.size = size,
+		.fd = owned,
 		.read = file_read,
 		.free = file_free,
 	};
@@ -83,7 +84,8 @@ static int adopt_fd(int fd, struct thaw_error *err, struct thaw_source **ret_sou
 	return 0;
 }
 
-int thaw_source_open(const char *path, struct thaw_error *err, struct thaw_source **ret_source)
+int thaw_source_open(const char *path, struct thaw_error *err,
+		     struct thaw_source **ret_source)
 {
 	/* O_NONBLOCK: a fifo in the place of an image must not hang us. */
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
@@ -117,7 +119,8 @@ static void memory_free(struct thaw_source *source)
 	free(source);
 }
 
-int thaw_source_from_memory(const void *data, size_t size, struct thaw_source **ret_source)
+int thaw_source_from_memory(const void *data, size_t size,
+			    struct thaw_source **ret_source)
 {
 	struct memory_source *memory = calloc(1, sizeof(*memory));
 
@@ -125,6 +128,7 @@ int thaw_source_from_memory(const void *data, size_t size, struct thaw_source **
 		return -ENOMEM;
 	memory->base = (struct thaw_source){
 		.size = size,
+		.fd = -1,
 		.read = memory_read,
 		.free = memory_free,
 	};

@@ -22,6 +22,8 @@
 
 /* Listing costs about 0.5 us a name on the worker's side, a look-up 40 us. */
 #define LIST_MAX 2048u
+#define BYTES_MAX \
+	(2ull << 30) /* a part is smaller than 4 GiB, and this is held in memory */
 
 /* Raw bytes of one frame, and what becomes of them. */
 struct frame {
@@ -33,6 +35,7 @@ struct frame {
 struct build {
 	const struct thaw_image *image;
 	struct thaw_reader *reader;
+	const struct thaw_warm_options *options;
 	struct thaw_error *err;
 	int level;
 	uint32_t frame_size;
@@ -41,6 +44,7 @@ struct build {
 		*known;	 /* a bit an inode: LIST is in the ops; the kernel will know it */
 	uint64_t *pages; /* hash set of inode << 32 | page, plus 1 */
 	size_t page_count, page_capacity;
+	uint64_t bytes; /* of pages */
 
 	uint8_t *ops;
 	size_t op_count, op_capacity;
@@ -232,29 +236,63 @@ static int add_page(struct build *build, const struct thaw_inode *inode, uint32_
 		r = add_op(build, THAW_WARM_PAGES, inode->ino, 0, page, 1);
 	}
 	frame->raw_size += (uint32_t)got;
+	build->bytes += got;
+	if (r == 0 && build->bytes > BYTES_MAX)
+		return thaw_limit(build->err, "the workload touches more than 2 GiB; "
+					      "a warm set would not help it");
 	return r;
+}
+
+static int add_pages(struct build *build, const struct thaw_inode *inode, uint64_t first,
+		     uint64_t count)
+{
+	int r = 0;
+
+	for (uint64_t i = first; i < first + count && r == 0; i++) {
+		if (i > UINT32_MAX || i * THAW_PAGE_SIZE >= inode->size)
+			break;
+		r = add_page(build, inode, (uint32_t)i);
+	}
+	return r;
+}
+
+/* A file was read; a .pyc that it has now is what the next run reads instead. */
+static int add_read(struct build *build, const struct thaw_inode *inode,
+		    const struct thaw_trace_event *event)
+{
+	const uint32_t *instead = build->options->instead;
+	struct thaw_inode other;
+	int r;
+
+	if (inode->type != THAW_REGULAR)
+		return 0;
+	if (!instead || !instead[inode->ino])
+		return add_pages(build, inode, event->first, event->count);
+	r = make_known(build, instead[inode->ino]);
+	if (r < 0 || thaw_image_inode(build->image, instead[inode->ino], &other) < 0 ||
+	    other.type != THAW_REGULAR)
+		return r;
+	return add_pages(build, &other, 0, UINT32_MAX);
 }
 
 static int add_event(struct build *build, const struct thaw_trace_event *event)
 {
+	const struct thaw_warm_options *options = build->options;
+	uint32_t ino = event->ino;
 	struct thaw_inode inode;
 	int r;
 
-	if (thaw_image_inode(build->image, event->ino, &inode) < 0)
-		return 0; /* the recorder is not trusted */
+	/* The recorder is not trusted: it parsed hostile bytes. */
+	if (options->map)
+		ino = ino < options->trace_inodes ? options->map[ino] : 0;
+	if (thaw_image_inode(build->image, ino, &inode) < 0)
+		return 0;
 	r = make_known(build, inode.ino);
 	if (r < 0)
 		return r;
 	switch (event->kind) {
 	case THAW_TRACE_READ:
-		if (inode.type != THAW_REGULAR)
-			return 0;
-		for (uint32_t i = 0; i < event->count && r == 0; i++) {
-			if ((uint64_t)(event->first + i) * THAW_PAGE_SIZE >= inode.size)
-				break;
-			r = add_page(build, &inode, event->first + i);
-		}
-		return r;
+		return add_read(build, &inode, event);
 	case THAW_TRACE_LIST:
 		return inode.type == THAW_DIRECTORY ? list_directory(build, inode.ino)
 						    : 0;
@@ -357,8 +395,7 @@ static int make_head(struct build *build, uint8_t **ret_raw, size_t *ret_size)
 	return 0;
 }
 
-static int make_part(struct build *build, const char *name,
-		     struct thaw_warm_part *ret_part)
+static int make_part(struct build *build, struct thaw_warm_part *ret_part)
 {
 	_cleanup_(freep) uint8_t *raw = NULL;
 	struct thaw_warm_part part = { 0 };
@@ -392,7 +429,7 @@ static int make_part(struct build *build, const char *name,
 		part.size += build->frames[i].stored_size;
 	}
 	part.payload = payload;
-	(void)snprintf(part.name, sizeof(part.name), "%s", name);
+	(void)snprintf(part.name, sizeof(part.name), "%s", build->options->name);
 	*ret_part = part;
 	return 0;
 }
@@ -431,17 +468,19 @@ static int add_events(struct build *build, const struct thaw_trace *trace)
 }
 
 int thaw_warm_build(const struct thaw_image *image, struct thaw_reader *reader,
-		    const struct thaw_trace *trace, const char *name, int level,
-		    uint32_t frame_size, struct thaw_error *err,
+		    const struct thaw_trace *trace,
+		    const struct thaw_warm_options *options, struct thaw_error *err,
 		    struct thaw_warm_part *ret_part)
 {
 	size_t bits = image->info.inodes / 8 + 1;
 	struct build build = {
 		.image = image,
 		.reader = reader,
+		.options = options,
 		.err = err,
-		.level = level ? level : THAW_WARM_LEVEL,
-		.frame_size = frame_size ? frame_size : THAW_WARM_FRAME_SIZE,
+		.level = options->level ? options->level : THAW_WARM_LEVEL,
+		.frame_size = options->frame_size ? options->frame_size
+						  : THAW_WARM_FRAME_SIZE,
 		.listed = calloc(1, bits),
 		.known = calloc(1, bits),
 	};
@@ -454,7 +493,7 @@ int thaw_warm_build(const struct thaw_image *image, struct thaw_reader *reader,
 	if (r == 0)
 		r = compress_all(&build);
 	if (r == 0)
-		r = make_part(&build, name, ret_part);
+		r = make_part(&build, ret_part);
 	build_deinit(&build);
 	return r;
 }

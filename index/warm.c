@@ -306,6 +306,47 @@ int thaw_warm_frame(struct thaw_warm *warm, uint32_t number, void *buf,
 	return 0;
 }
 
+int thaw_warm_renumber(struct thaw_warm *warm, const uint32_t *map,
+		       struct thaw_error *err, struct thaw_warm_part *ret_part)
+{
+	const struct thaw_part_info *old = &warm->part;
+	uint64_t frames_size = old->size - old->head_size;
+	size_t capacity = ZSTD_compressBound(old->raw_size), n;
+	_cleanup_(freep) uint8_t *raw = malloc(old->raw_size);
+	_cleanup_(freep) uint8_t *payload = malloc(capacity + frames_size);
+	struct thaw_warm_part part = { .head_raw_size = old->raw_size };
+	uint8_t *ops;
+	int r;
+
+	if (!raw || !payload)
+		return thaw_oom(err);
+	memcpy(raw, warm->head, old->raw_size);
+	ops = raw + (warm->ops - warm->head);
+	for (uint32_t i = 0; i < warm->info.ops; i++, ops += THAW_WARM_OP) {
+		uint32_t ino = map[get_le32(ops + THAW_WARM_OP_OFF_INO)];
+
+		if (ino == 0)
+			return thaw_refused(err,
+					    "warm set \"%s\" needs a file that is gone",
+					    old->name);
+		put_le32(ops + THAW_WARM_OP_OFF_INO, ino);
+	}
+	n = ZSTD_compress(payload, capacity, raw, old->raw_size, THAW_WARM_LEVEL);
+	if (ZSTD_isError(n) ||
+	    thaw_digest_of(warm->digest, payload, n, part.head_digest) < 0)
+		return thaw_oom(err); /* nothing else makes it fail */
+	r = thaw_image_pread(warm->image, old->offset + old->head_size, payload + n,
+			     frames_size);
+	if (r < 0)
+		return thaw_io(err, r, "warm set \"%s\" cannot be read", old->name);
+	memcpy(part.name, old->name, sizeof(part.name));
+	part.head_size = (uint32_t)n;
+	part.size = n + frames_size;
+	part.payload = steal_ptr(payload);
+	*ret_part = part;
+	return 0;
+}
+
 bool thaw_warm_name_valid(const char *name)
 {
 	size_t len = strlen(name);

@@ -14,6 +14,7 @@
 
 struct thaw_source {
 	uint64_t size; /* bytes, as of creation */
+	int fd;	       /* of a file, for copy_file_range(2); -1 otherwise */
 	/*
 	 * Read exactly len bytes at offset into buf, or fail: -EIO when the source
 	 * ends early or the medium fails, other negative errno otherwise.

@@ -77,16 +77,41 @@ void thaw_warm_part_deinit(struct thaw_warm_part *part);
 #define THAW_WARM_LEVEL	     15
 #define THAW_WARM_FRAME_SIZE (512u << 10)
 
+struct thaw_warm_options {
+	const char *name;
+	int level;	     /* 0: the default */
+	uint32_t frame_size; /* 0: the default */
+	/*
+	 * The trace's inode numbers in this image (0: gone); NULL if they are the
+	 * same. trace_inodes is the length.
+	 */
+	const uint32_t *map;
+	uint32_t trace_inodes;
+	/*
+	 * By inode number of this image: a file to touch whole instead of this one
+	 * (a .pyc that is there now, for the source that was compiled), or 0. May be
+	 * NULL.
+	 */
+	const uint32_t *instead;
+};
+
 /*
- * Make a set of what trace touched in image, through reader. Names of missing
- * files longer than 255 bytes and inodes that the image does not have are left
- * out. level 0 and frame_size 0 mean the defaults.
+ * Make a set of what trace touched in image, through reader. Impossible names
+ * and inodes that the image does not have are left out. -EFBIG when the pages
+ * exceed 2 GiB.
  */
 _must_check_ int thaw_warm_build(const struct thaw_image *image,
 				 struct thaw_reader *reader,
-				 const struct thaw_trace *trace, const char *name,
-				 int level, uint32_t frame_size, struct thaw_error *err,
-				 struct thaw_warm_part *ret_part);
+				 const struct thaw_trace *trace,
+				 const struct thaw_warm_options *options,
+				 struct thaw_error *err, struct thaw_warm_part *ret_part);
+/*
+ * The same set for an image in which files have other inode numbers (map as
+ * above; every file of the set must be there).
+ */
+_must_check_ int thaw_warm_renumber(struct thaw_warm *warm, const uint32_t *map,
+				    struct thaw_error *err,
+				    struct thaw_warm_part *ret_part);
 
 /* A name for a set: 1 to 31 of [A-Za-z0-9._-], beginning with a letter or digit, not "all", "none". */
 bool thaw_warm_name_valid(const char *name);

@@ -41,7 +41,7 @@ class Part:
             self.failed.append(f"no usable report: {error}")
             return
         for case in cases:
-            name = " ".join(filter(None, (case.get("classname"), case.get("name"))))
+            name = "::".join(filter(None, (case.get("classname"), case.get("name"))))
             skipped = case.find("skipped")
             if case.find("failure") is not None or case.find("error") is not None:
                 self.failed.append(name)

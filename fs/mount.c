@@ -126,6 +126,7 @@ static int run_loop(struct fuse_session *session, const struct thaw_mount_option
  */
 static char last_complaint[256];
 
+_printf_(2, 0)
 static void keep_complaint(enum fuse_log_level level, const char *format, va_list args)
 {
 	size_t len;

@@ -28,6 +28,7 @@ static void escape_into(char *to, size_t size, const char *from)
 	to[used] = '\0';
 }
 
+_printf_(4, 0)
 static void fill(struct thaw_error *err, enum thaw_exit exit_code, int error,
 		 const char *format, va_list args)
 {

@@ -46,6 +46,7 @@ int tool_fail_errno(const char *file, int error)
 }
 
 /* Arguments may be names: the text is escaped as a whole. */
+_printf_(1, 0)
 static void print_text(const char *format, va_list args)
 {
 	_cleanup_(freep) char *text = NULL;

@@ -422,7 +422,9 @@ static void source_errors(void **state)
 		struct thaw_error err;
 		int r;
 
-		failing->base = (struct thaw_source){ s->bytes.size, failing_read, failing_free };
+		failing->base = (struct thaw_source){
+			.size = s->bytes.size, .fd = -1, .read = failing_read, .free = failing_free
+		};
 		failing->bytes = &s->bytes;
 		failing->left = i;
 		r = thaw_image_open(&failing->base, &err, &image);

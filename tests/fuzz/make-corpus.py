@@ -1,0 +1,243 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Write the seeds of the fuzz corpora, a few kilobytes each, the same on every machine.
+
+    tests/fuzz/make-corpus.py [DIRECTORY]      (default: corpus, beside this script)
+
+Only files called seed-* are written; what a fuzzer found stands beside them
+under another name and is left alone. zstd frames are made of raw blocks, since
+Python has no zstd: valid, and easy to mutate.
+"""
+
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import struct
+import sys
+import tarfile
+from pathlib import Path
+
+SKIPPABLE = 0x184D2A57
+DIRECTORY, REGULAR, SYMLINK, HARDLINK = 1, 2, 3, 4
+
+
+def zstd_raw(data):
+    """A zstd frame of one segment, its content size in 4 bytes, raw blocks."""
+    frame = struct.pack("<IBI", 0xFD2FB528, 0xA0, len(data))
+    blocks = [data[i:i + 65536] for i in range(0, len(data), 65536)] or [b""]
+    for number, block in enumerate(blocks):
+        last = number == len(blocks) - 1
+        frame += struct.pack("<I", len(block) << 3 | last)[:3] + block
+    return frame
+
+
+def skippable(payload):
+    return struct.pack("<II", SKIPPABLE, len(payload)) + payload
+
+
+def sha256(data):
+    return hashlib.sha256(data).digest()
+
+
+def record(name, kind, mode, parent, nlink, size, data):
+    offset, length = name
+    return struct.pack("<IBBHIIIIQQ", offset, length, kind, mode, 1700000000, parent, nlink, 0,
+                       size, data)
+
+
+def make_index(stream, frames, records, strings, extra=()):
+    table = b"".join(struct.pack("<QQII", data, place, stored, size) + digest
+                     for data, place, stored, size, digest in frames)
+    sections = [(1, 1, b"\0" * 40 + b"".join(records)), (2, 1, strings), (3, 1, table),
+                (4, 0, b'{"tool":"thaw"}'), *extra]
+    raw = struct.pack("<IIQ", 0x58574854, len(sections), len(stream)) + sha256(stream)
+    raw += struct.pack("<QQ", 0, 0)
+    at = len(raw) + 24 * len(sections)
+    entries, bodies = b"", b""
+    for kind, flags, body in sections:
+        padding = -at % 8
+        at += padding
+        entries += struct.pack("<IIQQ", kind, flags, at, len(body))
+        bodies += b"\0" * padding + body
+        at += len(body)
+    return raw + entries + bodies
+
+
+def make_image(stored, stream_size, index, parts=(), incompat=0, names=b""):
+    image = stored
+    entries = struct.pack("<IIQQQ", 1, 0, 0, len(stored), stream_size) + b"\0" * 64
+    packed = zstd_raw(index)
+    for kind, head, payload, raw_size, digest, name in [
+            (3, 0, packed, len(index), sha256(packed), b""), *parts]:
+        entries += struct.pack("<IIQQQ", kind, head, len(image) + 8, len(payload), raw_size)
+        entries += digest + name.ljust(32, b"\0")
+        image += skippable(payload)
+    size = 40 + len(entries) + len(names)
+    table = struct.pack("<IIQQQII", 0x54574854, len(entries) // 96,
+                        len(image) + 8 + size + 64, 0, incompat, len(names), 0) + entries + names
+    footer = struct.pack("<II", SKIPPABLE, 56) + b"\x89thaw\r\n\x1a"
+    footer += struct.pack("<II", 1, len(table)) + sha256(table) + b"\0" * 8
+    return image + skippable(table) + footer
+
+
+def sample_index():
+    """Index and stored stream of a small image; two frames, every type of inode."""
+    stream = bytes(i * 7 & 255 for i in range(1500))
+    stored, frames = b"", []
+    for at in range(0, len(stream), 1000):
+        piece = stream[at:at + 1000]
+        frame = zstd_raw(piece)
+        frames.append((at, len(stored), len(frame), len(piece), sha256(frame)))
+        stored += frame
+    strings = b"abcdef\0a\0"
+    records = [
+        record((0, 0), DIRECTORY, 0o755, 1, 3, 4, 2),
+        record((0, 1), REGULAR, 0o644, 1, 2, 5, 512),
+        record((1, 1), DIRECTORY, 0o755, 1, 2, 2, 6),
+        record((2, 1), SYMLINK, 0o777, 1, 1, 1, 7),
+        record((3, 1), HARDLINK, 0o644, 1, 2, 0, 2),
+        record((4, 1), REGULAR, 0o755, 3, 1, 800, 700),
+        record((5, 1), REGULAR, 0o644, 3, 1, 0, 0),
+    ]
+    return stream, stored, frames, records, strings
+
+
+def warm_part():
+    """A warm set: list the root, look a name up, one page of the file number 6."""
+    page = bytes((700 + i) * 7 & 255 for i in range(800))
+    frame = zstd_raw(page)
+    operations = struct.pack("<BBHIII", 2, 0, 0, 1, 0, 0)
+    operations += struct.pack("<BBHIII", 3, 4, 0, 3, 0, 0)
+    operations += struct.pack("<BBHIII", 1, 0, 0, 6, 0, 1)
+    head = struct.pack("<IIIIQ", 0x57574854, 1, 3, 4, 0)
+    head += struct.pack("<QII", 0, len(frame), len(page)) + sha256(frame) + operations + b"none"
+    packed = zstd_raw(head)
+    return (4, len(packed), packed + frame, len(head), sha256(packed), b"import")
+
+
+def images():
+    stream, stored, frames, records, strings = sample_index()
+    index = make_index(stream, frames, records, strings)
+    yield "plain", make_image(stored, len(stream), index)
+    yield "prefixed", b"#!/bin/sh\n" * 5 + make_image(stored, len(stream), index)
+    yield "warm", make_image(stored, len(stream), index, [warm_part()])
+    yield "later-part", make_image(stored, len(stream), index,
+                                   [(77, 0, b"later", 5, sha256(b"later"), b"")])
+    yield "feature", make_image(stored, len(stream), index, incompat=5, names=b"one\0three\0")
+    empty = make_index(b"", [], [record((0, 0), DIRECTORY, 0o755, 1, 2, 0, 2)], b"")
+    yield "empty", make_image(b"", 0, empty)
+
+
+def indexes():
+    stream, stored, frames, records, strings = sample_index()
+    for name, extra in (("plain", ()), ("later-section", ((900, 0, b"later"),))):
+        index = make_index(stream, frames, records, strings, extra)
+        yield name, struct.pack("<I", len(index)) + index + stored
+    root = record((0, 0), DIRECTORY, 0o755, 1, 2, 0, 2)
+    index = make_index(b"", [], [root], b"")
+    yield "empty", struct.pack("<I", len(index)) + index
+
+
+def member(name, kind=tarfile.REGTYPE, data=b"", link="", mode=0o644, mtime=1700000000, pax=None):
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.linkname = kind, len(data), link
+    info.mode, info.mtime = mode, mtime
+    info.pax_headers = pax or {}
+    return info, data
+
+
+def tar(members, form=tarfile.PAX_FORMAT):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=form, encoding="utf-8") as archive:
+        for info, data in members:
+            archive.addfile(info, io.BytesIO(data))
+    # tarfile pads to 20 blocks; two end an archive.
+    whole = out.getvalue().rstrip(b"\0")
+    return whole + b"\0" * (-len(whole) % 512) + b"\0" * 1024
+
+
+def tars():
+    tree = [
+        member("bin", tarfile.DIRTYPE, mode=0o755),
+        member("bin/python3", data=b"#!", mode=0o755),
+        member("bin/python", tarfile.SYMTYPE, link="python3"),
+        member("lib/python3.11/site-packages/m/__init__.py", data=b"x = 1\n"),
+        member("lib/python3.11/site-packages/m/__pycache__/__init__.cpython-311.pyc",
+               data=struct.pack("<IIII", 0xA0D0DA7, 0, 1700000000, 6) + b"code"),
+        member("copy", tarfile.LNKTYPE, link="bin/python3"),
+    ]
+    long_name = "n" * 120 + "/" + "m" * 130
+    yield "tree", tar(tree)
+    yield "gnu-long", tar([member(long_name, data=b"a"),
+                           member("l", tarfile.SYMTYPE, link=long_name)], tarfile.GNU_FORMAT)
+    yield "pax-long", tar([member(long_name, data=b"a")])
+    yield "pax-unicode", tar([member("naïve/\u212b", data=b"a")])
+    yield "pax-mtime", tar([member("f", mtime=1.5), member("g", mtime=-1.5)])
+    yield "pax-xattr", tar([member("f", pax={"SCHILY.xattr.user.a": "b"})])
+    yield "pax-size", tar([member("f", data=b"abc", pax={"size": "3"})])
+    yield "pax-nul", tar([member("f", pax={"path": "a\0b"})])
+    yield "sparse", tar([member("f", data=b"1\n0\n1\n" + b"\0" * 506 + b"x", pax={
+        "GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "f",
+        "GNU.sparse.realsize": "9"})])
+    yield "duplicates", tar([member("a", data=b"1"), member("b", tarfile.LNKTYPE, link="a"),
+                             member("a", data=b"22"), member("a", tarfile.SYMTYPE, link="b")])
+    yield "refused", tar([member("../a", data=b"1")])
+    yield "device", tar([member("d", tarfile.CHRTYPE)])
+    yield "links", tar([member("a", tarfile.SYMTYPE, link="b/../.."),
+                        member("b", tarfile.SYMTYPE, link="c/d"), member("c/d/e", data=b"1")])
+    yield "no-end", tar([member("f", data=b"1")])[:-1024]
+    yield "after-end", tar([member("f", data=b"1")]) + b"x"
+    yield "empty", tar([])
+
+
+def inputs():
+    plain = tar([member("f", data=b"text " * 40)])
+    yield "plain", plain
+    yield "gz", gzip.compress(plain, mtime=0)
+    yield "gz-two", gzip.compress(plain[:700], mtime=0) + gzip.compress(plain[700:], mtime=0)
+    yield "gz-padded", gzip.compress(plain, mtime=0) + b"\0" * 100
+    yield "bz2", bz2.compress(plain)
+    yield "bz2-two", bz2.compress(plain[:700]) + bz2.compress(plain[700:])
+    yield "xz", lzma.compress(plain, preset=0)
+    yield "xz-two", lzma.compress(plain[:700], preset=0) + lzma.compress(plain[700:], preset=0)
+    yield "xz-crc32", lzma.compress(plain, preset=0, check=lzma.CHECK_CRC32)
+    yield "zst", zstd_raw(plain)
+    yield "zst-two", zstd_raw(plain[:700]) + skippable(b"between") + zstd_raw(plain[700:])
+    yield "zst-padded", zstd_raw(plain) + b"\0" * 100
+    yield "zip", b"PK\x03\x04" + b"\0" * 26
+
+
+def mount_options():
+    yield "fstab", b"ro,nosuid,nodev,auto,user,nofail,x-systemd.automount,_netdev,comment=a"
+    yield "passed", b"allow_other,noexec,noatime,max_read=131072"
+    yield "context", b"context=system_u:object_r:usr_t:s0"
+    yield "refused", b"noatime,suid"
+    yield "unknown", b"noexec,fsname=x"
+    yield "commas", b",,,allow_root,,"
+
+
+CORPORA = {
+    "image": images,
+    "index": indexes,
+    # The first byte chooses the size of blocks: 512.
+    "tar": lambda: ((name, b"\x02" + data) for name, data in tars()),
+    "input": inputs,
+    "mount-options": mount_options,
+}
+
+
+def main():
+    top = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent / "corpus"
+    for corpus, seeds in CORPORA.items():
+        directory = top / corpus
+        directory.mkdir(parents=True, exist_ok=True)
+        for old in directory.glob("seed-*"):
+            old.unlink()
+        for name, data in seeds():
+            (directory / f"seed-{name}").write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()

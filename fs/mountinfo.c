@@ -34,6 +34,21 @@ static void closefp(FILE **file)
 		(void)fclose(*file); /* reading: nothing to lose */
 }
 
+/* "rw,lowerdir=FIRST:SECOND,upperdir=...": FIRST, which is where views have the image. */
+static void first_lower(char *super, char *lower, size_t size)
+{
+	char *from = super ? strstr(super, "lowerdir=") : NULL;
+
+	lower[0] = '\0';
+	if (!from)
+		return;
+	from += strlen("lowerdir=");
+	from[strcspn(from, ":,\n")] = '\0';
+	unescape(from);
+	if (strlen(from) < size)
+		(void)snprintf(lower, size, "%s", from);
+}
+
 int thaw_mountinfo_find(const char *path, struct thaw_error *err,
 			struct thaw_mountpoint *ret_mountpoint)
 {
@@ -45,17 +60,20 @@ int thaw_mountinfo_find(const char *path, struct thaw_error *err,
 	if (!file)
 		return thaw_io(err, -errno, "the table of mounts cannot be read");
 	while (getline(&line, &capacity, file) > 0) {
-		char *save = NULL, *field, *mountpoint = NULL, *type, *source;
+		char *save = NULL, *field, *mountpoint = NULL, *device = NULL, *type, *source, *super;
 		int number = 0;
 
 		/* id parent major:minor root MOUNTPOINT options fields... - TYPE SOURCE super */
 		for (field = strtok_r(line, " ", &save); field && strcmp(field, "-") != 0;
 		     field = strtok_r(NULL, " ", &save))
-			if (++number == 5)
+			if (++number == 3)
+				device = field;
+			else if (number == 5)
 				mountpoint = field;
 		type = strtok_r(NULL, " ", &save);
 		source = strtok_r(NULL, " ", &save);
-		if (!mountpoint || !type || !source)
+		super = strtok_r(NULL, " ", &save);
+		if (!device || !mountpoint || !type || !source)
 			continue;
 		unescape(mountpoint);
 		if (strcmp(mountpoint, path) != 0)
@@ -63,7 +81,10 @@ int thaw_mountinfo_find(const char *path, struct thaw_error *err,
 		unescape(source);
 		found = true; /* a later line lies on top */
 		ret_mountpoint->ours = strcmp(type, THAW_MOUNT_TYPE) == 0;
+		(void)snprintf(ret_mountpoint->device, sizeof(ret_mountpoint->device), "%s", device);
 		(void)snprintf(ret_mountpoint->source, sizeof(ret_mountpoint->source), "%s", source);
+		first_lower(strcmp(type, "overlay") == 0 ? super : NULL, ret_mountpoint->lower,
+			    sizeof(ret_mountpoint->lower));
 	}
 	if (ferror(file))
 		return thaw_io(err, -EIO, "the table of mounts cannot be read");

@@ -7,7 +7,9 @@
 
 struct thaw_mountpoint {
 	bool ours; /* of type fuse.thaw */
+	char device[32];  /* major:minor, which no other mount has while this one lives */
 	char source[128]; /* cut at its end */
+	char lower[1024]; /* of a view: where the image below it is mounted, or empty */
 };
 
 /*

@@ -12,10 +12,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
+#include <time.h>
 
+#include "counters.h"
 #include "log.h"
+#include "thaw/trace.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
+#include "warm-pages.h"
 
 #define FOREVER ((double)(1u << 30)) /* seconds; kernels clamp what they cannot count */
 #define BLOCK_SIZE 4096u
@@ -68,11 +72,15 @@ static void worker_setup(void *userdata, struct fuse_conn_info *conn)
 {
 	const unsigned wanted = FUSE_CAP_READDIRPLUS | FUSE_CAP_CACHE_SYMLINKS |
 				FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_NO_OPEN_SUPPORT |
-				FUSE_CAP_NO_OPENDIR_SUPPORT | FUSE_CAP_ASYNC_READ;
+				FUSE_CAP_NO_OPENDIR_SUPPORT | FUSE_CAP_ASYNC_READ |
+				FUSE_CAP_IOCTL_DIR;
+	const struct thaw_worker *worker = userdata;
 
 	/* "auto" would list plainly first, and then look each name up. */
 	conn->want &= ~(unsigned)(FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_AUTO_INVAL_DATA);
 	conn->want |= wanted & conn->capable;
+	if (worker->no_readahead)
+		conn->max_readahead = 0;
 	conn->max_background = MAX_BACKGROUND;
 	conn->congestion_threshold = MAX_BACKGROUND;
 }
@@ -89,6 +97,9 @@ static void worker_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		(void)fuse_reply_err(req, r == -ENOTDIR ? ENOTDIR : ESTALE);
 		return;
 	}
+	if (worker->trace)
+		thaw_trace_add(worker->trace, r == 0 ? THAW_TRACE_FOUND : THAW_TRACE_MISSED,
+			       (uint32_t)parent, name, strlen(name));
 	/* Inode 0 with a timeout: "no such name", to be remembered. */
 	if (r == 0)
 		fill_entry(worker, &inode, &entry);
@@ -118,6 +129,8 @@ static void worker_readlink(fuse_req_t req, fuse_ino_t ino)
 		(void)fuse_reply_err(req, EINVAL);
 		return;
 	}
+	if (worker->trace)
+		thaw_trace_add(worker->trace, THAW_TRACE_LINK, inode.ino, NULL, 0);
 	(void)fuse_reply_readlink(req, thaw_image_target(worker->image, &inode));
 }
 
@@ -153,8 +166,10 @@ static int read_copying(struct thaw_worker *worker, fuse_req_t req,
 	if (!buf)
 		return thaw_oom(err);
 	r = thaw_reader_read(worker->reader, inode, offset, buf, size, err, &n);
-	if (r == 0)
+	if (r == 0) {
+		count_add(&worker->counters->bytes_read, n);
 		(void)fuse_reply_buf(req, buf, n);
+	}
 	return r;
 }
 
@@ -172,6 +187,7 @@ static int read_pinned(struct thaw_worker *worker, fuse_req_t req,
 		thaw_reader_unpin(worker->reader, &pin);
 		return read_copying(worker, req, inode, offset, size, err);
 	}
+	count_add(&worker->counters->bytes_read, pin.length);
 	(void)fuse_reply_iov(req, pin.iov, (int)pin.count);
 	thaw_reader_unpin(worker->reader, &pin);
 	return 0;
@@ -189,6 +205,14 @@ static void worker_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offse
 		(void)fuse_reply_err(req, EINVAL);
 		return;
 	}
+	if (worker->trace && (uint64_t)offset < inode.size)
+		thaw_trace_add_read(worker->trace, inode.ino, (uint64_t)offset,
+				    size < inode.size - (uint64_t)offset ?
+					    size :
+					    inode.size - (uint64_t)offset);
+	if (worker->warm)
+		thaw_warm_pages_note(worker->warm, worker->counters, inode.ino, (uint64_t)offset,
+				     size);
 	if (read_pinned(worker, req, &inode, (uint64_t)offset, size, &err) < 0) {
 		/* Damage is EIO and never anything that lets Python look elsewhere. */
 		report_damage(worker, &inode, (uint64_t)offset, &err);
@@ -261,6 +285,8 @@ static void do_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
 		(void)fuse_reply_err(req, ENOTDIR);
 		return;
 	}
+	if (listing.worker->trace && offset == 0)
+		thaw_trace_add(listing.worker->trace, THAW_TRACE_LIST, directory.ino, NULL, 0);
 	buf = listing.buf = malloc(size);
 	if (!buf) {
 		(void)fuse_reply_err(req, ENOMEM);
@@ -298,6 +324,52 @@ static void worker_statfs(fuse_req_t req, fuse_ino_t ino)
 	(void)fuse_reply_statfs(req, &st);
 }
 
+static void fill_thaw_stat(struct thaw_worker *worker, struct thaw_stat *st)
+{
+	struct thaw_counters *counters = worker->counters;
+	struct thaw_reader_stats reader;
+	struct timespec now;
+
+	thaw_reader_stats(worker->reader, &reader);
+	(void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail */
+	*st = (struct thaw_stat){
+		.version = THAW_STAT_VERSION,
+		.warm_state = atomic_load(&counters->warm_state),
+		.worker = (uint64_t)getpid(),
+		.seconds = (uint64_t)now.tv_sec - worker->began,
+		.bytes_read = atomic_load(&counters->bytes_read),
+		.bytes_stored = reader.bytes_stored,
+		.bytes_decompressed = reader.bytes_decompressed,
+		.cache_hits = reader.hits,
+		.cache_misses = reader.misses,
+		.frame_errors = reader.errors,
+		.warm_pages = atomic_load(&counters->warm_pages),
+		.warm_pages_total = atomic_load(&counters->warm_pages_total),
+		.warm_pages_read = atomic_load(&counters->warm_pages_read),
+		.warm_overtaken = atomic_load(&counters->warm_overtaken),
+	};
+	memcpy(st->identity, thaw_image_info(worker->image)->identity, sizeof(st->identity));
+	for (unsigned i = 0; i < THAW_STAT_OPCODES; i++)
+		st->requests[i] = atomic_load(&counters->requests[i]);
+	for (unsigned i = 0; i < THAW_STAT_LATENCIES; i++)
+		st->latency[i] = atomic_load(&counters->latency[i]);
+}
+
+/* Python asks every file that it opens whether it is a terminal; the kernel passes that on. */
+static void worker_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg,
+			 struct fuse_file_info *file, unsigned flags, const void *in,
+			 size_t in_size, size_t out_size)
+{
+	struct thaw_stat st;
+
+	if (cmd != (unsigned)THAW_IOCTL_STAT || out_size < sizeof(st)) {
+		(void)fuse_reply_err(req, ENOTTY);
+		return;
+	}
+	fill_thaw_stat(worker_of(req), &st);
+	(void)fuse_reply_ioctl(req, 0, &st, sizeof(st));
+}
+
 /*
  * No forget: there is nothing to forget. No getxattr, listxattr, flush, statx,
  * lseek: libfuse answers ENOSYS, which the kernel remembers.
@@ -313,12 +385,17 @@ const struct fuse_lowlevel_ops thaw_worker_ops = {
 	.readdir = worker_readdir,
 	.readdirplus = worker_readdirplus,
 	.statfs = worker_statfs,
+	.ioctl = worker_ioctl,
 };
 
 int thaw_worker_init(struct thaw_worker *worker, const struct thaw_image *image, const char *name,
 		     uint64_t cache_bytes)
 {
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail */
 	*worker = (struct thaw_worker){
+		.began = (uint64_t)now.tv_sec,
 		.image = image,
 		.name = name,
 		.uid = getuid(),

@@ -8,6 +8,7 @@
 #define FUSE_USE_VERSION 314
 #include <fuse_lowlevel.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "thaw/image.h"
@@ -20,14 +21,18 @@ struct thaw_worker {
 	struct thaw_counters *counters; /* shared with the warmer */
 	struct thaw_trace *trace;	/* when recording; else NULL */
 	const struct thaw_warm_pages *warm; /* what the warmer pushes; NULL without warm sets */
-	uint64_t began; /* CLOCK_MONOTONIC seconds */
+	bool no_readahead; /* while recording: reads name just what is touched */
+	uint64_t began;	   /* CLOCK_MONOTONIC seconds */
 	uid_t uid;	  /* whom files belong to */
 	gid_t gid;
 	/* A bit a frame: already complained about. */
 	_Atomic uint8_t *reported;
 };
 
-/* The image and name are borrowed. cache_bytes as for thaw_reader_new(). */
+/*
+ * The image and name are borrowed. cache_bytes as for thaw_reader_new(). What
+ * follows "counters" above is for the caller to set afterwards; counters must be.
+ */
 _must_check_ int thaw_worker_init(struct thaw_worker *worker, const struct thaw_image *image,
 				  const char *name, uint64_t cache_bytes);
 void thaw_worker_deinit(struct thaw_worker *worker);

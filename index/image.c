@@ -448,3 +448,8 @@ int thaw_image_pread(const struct thaw_image *image, uint64_t offset, void *buf,
 		return -EIO;
 	return image->source->read(image->source, image->info.image_start + offset, buf, len);
 }
+
+int thaw_image_fd(const struct thaw_image *image)
+{
+	return image->source->fd;
+}

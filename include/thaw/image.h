@@ -138,5 +138,8 @@ uint32_t thaw_image_frame_at(const struct thaw_image *image, uint64_t data_offse
 _must_check_ int thaw_image_pread(const struct thaw_image *image, uint64_t offset,
 				  void *buf, size_t len);
 
+/* The descriptor that the image is read by, borrowed; -1 without one. */
+int thaw_image_fd(const struct thaw_image *image);
+
 /* Hexadecimal of a digest, NUL-terminated. */
 void thaw_digest_hex(const uint8_t digest[THAW_DIGEST_SIZE], char ret_hex[THAW_DIGEST_HEX]);

@@ -16,6 +16,8 @@ struct thaw_mount_options {
 	bool foreground;      /* serve in this process until unmounted or SIGTERM/SIGINT */
 	unsigned threads;     /* 0: the default */
 	uint64_t cache_bytes; /* of the frame cache; 0: the default */
+	const char *warm;     /* warm sets to push: "all" (or NULL), "none", or a name */
+	bool wait_warm;	      /* return only when the warmer has finished (not in the foreground) */
 	/*
 	 * Comma-separated mount options as for mount(8), or NULL: allow_other,
 	 * allow_root, noexec, noatime...; fstab's own (auto, user, nofail,

@@ -14,13 +14,13 @@
 
 struct thaw_source {
 	uint64_t size; /* bytes, as of creation */
-	int fd;	       /* of a file, for copy_file_range(2); -1 otherwise */
 	/*
 	 * Read exactly len bytes at offset into buf, or fail: -EIO when the source
 	 * ends early or the medium fails, other negative errno otherwise.
 	 */
 	int (*read)(struct thaw_source *source, uint64_t offset, void *buf, size_t len);
 	void (*free)(struct thaw_source *source);
+	int fd; /* of a file, for copy_file_range(2); -1 otherwise */
 };
 
 /* Open a regular file (or block device) for reading; symbolic links are followed. */

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From an image's name to a worker that serves it. */
+#include "serving.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "session.h"
+#include "util/cleanup.h"
+#include "warmer.h"
+
+/* For the signal handler: there is one worker in a process. */
+static struct thaw_counters *handler_counters;
+
+int thaw_serving_init(struct thaw_serving *serving, const char *image, const char *warm,
+		      struct thaw_error *err)
+{
+	struct thaw_source *source;
+	int r;
+
+	*serving = (struct thaw_serving){ .name = image };
+	r = thaw_source_open(image, err, &source);
+	if (r == 0)
+		r = thaw_image_open(source, err, &serving->image);
+	if (r == 0)
+		r = thaw_warm_pages_init(&serving->warm, serving->image, image, warm, err);
+	if (r < 0)
+		return r;
+	serving->counters = thaw_counters_new();
+	return serving->counters ? 0 : thaw_oom(err);
+}
+
+void thaw_serving_deinit(struct thaw_serving *serving)
+{
+	thaw_warm_pages_deinit(&serving->warm);
+	thaw_image_free(serving->image);
+	thaw_counters_free(serving->counters);
+	*serving = (struct thaw_serving){ 0 };
+}
+
+/* A warmer that was killed must not look as if it were still at work. */
+static void reap_warmer(int signal_number)
+{
+	uint32_t running = THAW_WARM_RUNNING;
+	int saved = errno;
+
+	while (waitpid(-1, NULL, WNOHANG) > 0)
+		atomic_compare_exchange_strong(&handler_counters->warm_state, &running,
+					       THAW_WARM_STOPPED);
+	errno = saved;
+}
+
+static void start_warmer(const struct thaw_serving *serving, int fd, int root_fd,
+			 const char *root_path)
+{
+	struct sigaction action = { .sa_handler = reap_warmer, .sa_flags = SA_RESTART };
+	struct thaw_warmer warmer = {
+		.image = serving->image,
+		.warm = &serving->warm,
+		.counters = serving->counters,
+		.fuse_fd = fd,
+		.root_fd = root_fd,
+		.root_path = root_path,
+	};
+	int r;
+
+	if (serving->warm.count == 0)
+		return;
+	handler_counters = serving->counters;
+	(void)sigaction(SIGCHLD, &action, NULL); /* a valid signal: cannot fail */
+	r = thaw_warmer_start(&warmer);
+	if (r < 0)
+		thaw_log(LOG_WARNING, "%s: not warmed: %s", serving->name, strerror(-r));
+}
+
+int thaw_serving_run(struct thaw_serving *serving, int fd, int root_fd, const char *root_path)
+{
+	_cleanup_(closep) int own_fd = fd;
+	struct thaw_worker worker;
+	int r;
+
+	r = thaw_worker_init(&worker, serving->image, serving->name, serving->cache_bytes);
+	if (r < 0) {
+		(void)safe_close(root_fd);
+		return r;
+	}
+	worker.counters = serving->counters;
+	worker.trace = serving->trace;
+	worker.no_readahead = serving->no_readahead;
+	worker.warm = serving->warm.count ? &serving->warm : NULL;
+	start_warmer(serving, fd, root_fd, root_path);
+	(void)safe_close(root_fd); /* the lister's */
+	r = thaw_session_run(&worker, fd, serving->threads);
+	thaw_worker_deinit(&worker);
+	return r;
+}
+
+void thaw_serving_wait_warm(const struct thaw_serving *serving)
+{
+	const struct timespec step = { .tv_nsec = 1000000 };
+
+	while (atomic_load(&serving->counters->warm_state) == THAW_WARM_RUNNING)
+		(void)nanosleep(&step, NULL); /* a signal only makes it shorter */
+}
+
+void thaw_detach_from_terminal(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	(void)setsid(); /* fails only for a group's leader, which a fresh child is not */
+	(void)!chdir("/");
+	for (int fd = 0; fd < 3 && null >= 0; fd++)
+		(void)dup2(null, fd);
+	if (null > 2)
+		(void)safe_close(null);
+}

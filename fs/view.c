@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Private views.
+ *
+ * The worker is forked before the mount namespace is left, so that it does not
+ * see the mount that it serves: then the mount, and with it the worker, ends
+ * with the last process inside. The device is opened inside of the user
+ * namespace that mounts, because the kernel wants both to be one. All mounting
+ * is done before the caller's exec, which gives the new capabilities up.
+ */
+#include "thaw/view.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "connect.h"
+#include "log.h"
+#include "mount-options.h"
+#include "runtime-directory.h"
+#include "serving.h"
+#include "util/cleanup.h"
+#include "warmer.h"
+
+struct view {
+	const struct thaw_view_options *options;
+	struct thaw_serving serving;
+	char identity[THAW_DIGEST_HEX];
+	char *fuse_options;
+	char *image_directory; /* where the image is mounted */
+	char *empty_directory;
+	char *path; /* where the view is */
+	bool user_namespace;
+	int fuse_fd;
+	int worker; /* socket to it */
+};
+
+static bool may_mount(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = { 0 };
+
+	if (syscall(SYS_capget, &header, data) < 0)
+		return false;
+	return data[0].effective & 1u << CAP_SYS_ADMIN;
+}
+
+static int write_file(const char *path, const char *text)
+{
+	_cleanup_(closep) int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	return write(fd, text, strlen(text)) < 0 ? -errno : 0;
+}
+
+/*
+ * A user namespace in which we are who we are. Mapped to ourselves, not to
+ * root: programs inside see the ids that they expect, and own their files.
+ */
+static int enter_user_namespace(struct thaw_error *err)
+{
+	unsigned uid = geteuid(), gid = getegid();
+	char map[64];
+	int r;
+
+	if (unshare(CLONE_NEWUSER) < 0)
+		return thaw_io(err, -errno,
+			       "no user namespace can be made (see sysctl user.max_user_namespaces, "
+			       "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_"
+			       "unprivileged_userns)");
+	(void)write_file("/proc/self/setgroups", "deny"); /* before the group map, where it exists */
+	(void)snprintf(map, sizeof(map), "%u %u 1", uid, uid);
+	r = write_file("/proc/self/uid_map", map);
+	(void)snprintf(map, sizeof(map), "%u %u 1", gid, gid);
+	if (r == 0)
+		r = write_file("/proc/self/gid_map", map);
+	return r < 0 ? thaw_io(err, r, "the user namespace cannot be set up") : 0;
+}
+
+/* -- the worker -- */
+
+/* Close what was inherited and is not ours: somebody may wait for a pipe's end. */
+static void close_all_but(const int *keep, unsigned count)
+{
+	unsigned next = 3;
+
+	for (;;) {
+		unsigned lowest = ~0u;
+
+		for (unsigned i = 0; i < count; i++)
+			if (keep[i] >= (int)next && (unsigned)keep[i] < lowest)
+				lowest = (unsigned)keep[i];
+		if (lowest > next)
+			(void)syscall(SYS_close_range, next, lowest - 1, 0); /* 5.9; else they stay */
+		if (lowest == ~0u)
+			return;
+		next = lowest + 1;
+	}
+}
+
+/* Told to begin, with the mount to warm; false if the caller is gone. */
+static bool wait_for_start(int socket, int *ret_root)
+{
+	char byte, control[CMSG_SPACE(sizeof(int))];
+	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
+	struct msghdr message = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control),
+	};
+	const struct cmsghdr *header;
+
+	*ret_root = -1;
+	if (recvmsg(socket, &message, MSG_CMSG_CLOEXEC) != 1)
+		return false;
+	header = CMSG_FIRSTHDR(&message);
+	if (header && header->cmsg_type == SCM_RIGHTS)
+		memcpy(ret_root, CMSG_DATA(header), sizeof(int));
+	return true;
+}
+
+static void __attribute__((noreturn)) run_worker(struct view *view, int socket)
+{
+	const int keep[] = { view->fuse_fd, socket, thaw_image_fd(view->serving.image) };
+	int root, r;
+
+	thaw_log_open(false);
+	thaw_detach_from_terminal();
+	close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
+	if (!wait_for_start(socket, &root))
+		_exit(0);
+	(void)close(socket);
+	/* Its own namespace does not have the mount: warming goes by the descriptor or not at all. */
+	if (root < 0)
+		thaw_warm_pages_deinit(&view->serving.warm);
+	r = thaw_serving_run(&view->serving, view->fuse_fd, root, "/");
+	if (r < 0)
+		thaw_log(LOG_ERR, "%s: serving failed: %s", view->serving.name, strerror(-r));
+	_exit(0);
+}
+
+/* Forked twice: the caller's command must not find a child that it never started. */
+static int start_worker(struct view *view, struct thaw_error *err)
+{
+	int sockets[2], status;
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) < 0)
+		return thaw_io(err, -errno, "no worker can be started");
+	pid = fork();
+	if (pid == 0) {
+		(void)close(sockets[0]);
+		pid = fork();
+		if (pid == 0)
+			run_worker(view, sockets[1]);
+		_exit(pid < 0);
+	}
+	(void)close(sockets[1]);
+	view->worker = sockets[0];
+	if (pid < 0)
+		return thaw_io(err, -errno, "no worker can be started");
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return thaw_io(err, -errno, "no worker can be started");
+	return status == 0 ? 0 : thaw_io(err, -EAGAIN, "no worker can be started");
+}
+
+static int let_it_begin(struct view *view, struct thaw_error *err)
+{
+	_cleanup_(closep) int root = thaw_warmer_clone_mount(view->image_directory);
+	char byte = 0, control[CMSG_SPACE(sizeof(int))] = { 0 };
+	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
+	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (root >= 0) {
+		struct cmsghdr *header;
+
+		message.msg_control = control;
+		message.msg_controllen = sizeof(control);
+		header = CMSG_FIRSTHDR(&message);
+		header->cmsg_level = SOL_SOCKET;
+		header->cmsg_type = SCM_RIGHTS;
+		header->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(header), &root, sizeof(int));
+	} else if (view->serving.warm.count) {
+		/* Said now: the worker will not start a warmer, so nobody may wait for one. */
+		view->serving.warm.count = 0;
+	}
+	if (view->serving.warm.count)
+		atomic_store(&view->serving.counters->warm_state, THAW_WARM_RUNNING);
+	if (sendmsg(view->worker, &message, MSG_NOSIGNAL) != 1)
+		return thaw_io(err, -errno, "the worker has ended");
+	view->worker = safe_close(view->worker);
+	return 0;
+}
+
+/* -- places -- */
+
+/* The alias: ours to mount on only when nothing is hidden by that. */
+static int prepare_alias(struct view *view, const char *alias, struct thaw_error *err)
+{
+	_cleanup_(freep) char *path = NULL;
+	struct stat st;
+
+	if (alias[0] == '\0' || alias[0] == '/' || strstr(alias, ".."))
+		return thaw_refused(err, "alias \"%.200s\": must be a name in the current directory",
+				    alias);
+	if (mkdir(alias, 0755) < 0 && errno != EEXIST)
+		return thaw_io(err, -errno, "alias \"%.200s\" cannot be made", alias);
+	if (lstat(alias, &st) < 0)
+		return thaw_io(err, -errno, "alias \"%.200s\"", alias);
+	if (!S_ISDIR(st.st_mode))
+		return thaw_refused(err, "alias \"%.200s\": exists and is no directory", alias);
+	/* rmdir() tells emptiness and ownership in one step, and cannot do harm. */
+	if (rmdir(alias) < 0 || mkdir(alias, 0755) < 0)
+		return thaw_refused(err, "alias \"%.200s\": is a directory that is in use (%s)", alias,
+				    strerror(errno));
+	path = realpath(alias, NULL);
+	if (!path)
+		return thaw_io(err, -errno, "alias \"%.200s\"", alias);
+	view->path = steal_ptr(path);
+	return 0;
+}
+
+static int prepare_places(struct view *view, struct thaw_error *err)
+{
+	char id[17];
+	int r;
+
+	(void)snprintf(id, sizeof(id), "%.16s", view->identity);
+	r = thaw_runtime_directory("image", id, err, &view->image_directory);
+	if (r == 0)
+		r = thaw_runtime_directory("empty", NULL, err, &view->empty_directory);
+	if (r < 0)
+		return r;
+	if (view->options->alias)
+		return prepare_alias(view, view->options->alias, err);
+	return thaw_runtime_directory("view", id, err, &view->path);
+}
+
+/* -- mounting -- */
+
+static int mount_overlay(struct view *view, struct thaw_error *err)
+{
+	const char *scratch = view->options->scratch;
+	_cleanup_(freep) char *data = NULL;
+	char source[sizeof("thaw:sha256:") + THAW_DIGEST_HEX];
+	unsigned long flags = MS_NOSUID | MS_NODEV;
+	int n;
+
+	/* Without an upper layer overlayfs wants two lower ones; the second is empty. */
+	if (scratch)
+		n = asprintf(&data, "lowerdir=%s,upperdir=%s/upper,workdir=%s/work%s",
+			     view->image_directory, scratch, scratch,
+			     view->user_namespace ? ",userxattr" : "");
+	else
+		n = asprintf(&data, "lowerdir=%s:%s", view->image_directory, view->empty_directory);
+	if (n < 0) {
+		data = NULL;
+		return thaw_oom(err);
+	}
+	(void)snprintf(source, sizeof(source), "thaw:sha256:%s", view->identity);
+	if (mount(source, view->path, "overlay", flags | (scratch ? 0 : MS_RDONLY), data) < 0)
+		return thaw_io(err, -errno, "the view cannot be mounted on \"%.300s\" (overlayfs)",
+			       view->path);
+	return 0;
+}
+
+static int mount_all(struct view *view, struct thaw_error *err)
+{
+	int r;
+
+	if (unshare(CLONE_NEWNS) < 0)
+		return thaw_io(err, -errno, "no mount namespace can be made");
+	/* What is mounted or unmounted outside still arrives; what we mount does not leave. */
+	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+		return thaw_io(err, -errno, "mounts cannot be made private");
+	r = thaw_connect_mount(view->fuse_fd, view->image_directory, view->fuse_options, err);
+	if (r == 0)
+		r = let_it_begin(view, err);
+	if (r == 0)
+		r = mount_overlay(view, err);
+	return r;
+}
+
+static int view_setup(struct view *view, struct thaw_error *err)
+{
+	int r;
+
+	r = thaw_serving_init(&view->serving, view->options->image, view->options->warm, err);
+	if (r < 0)
+		return r;
+	view->serving.trace = view->options->trace;
+	view->serving.no_readahead = view->options->trace != NULL;
+	thaw_digest_hex(thaw_image_info(view->serving.image)->identity, view->identity);
+	r = prepare_places(view, err);
+	if (r == 0)
+		r = thaw_mount_options_parse("allow_other", view->identity, err,
+					     &view->fuse_options);
+	if (r < 0)
+		return r;
+	view->user_namespace = !may_mount();
+	r = view->user_namespace ? enter_user_namespace(err) : 0;
+	if (r == 0)
+		r = thaw_connect_open(err, &view->fuse_fd);
+	if (r == 0)
+		r = start_worker(view, err);
+	if (r == 0)
+		r = mount_all(view, err);
+	if (r == 0 && view->options->wait_warm)
+		thaw_serving_wait_warm(&view->serving);
+	return r;
+}
+
+int thaw_view_enter(const struct thaw_view_options *options, struct thaw_error *err,
+		    char **ret_path)
+{
+	struct view view = { .options = options, .fuse_fd = -1, .worker = -1 };
+	int r;
+
+	thaw_log_open(true);
+	r = view_setup(&view, err);
+	if (r == 0) {
+		*ret_path = view.path;
+		view.path = NULL;
+	}
+	view.fuse_fd = safe_close(view.fuse_fd);
+	view.worker = safe_close(view.worker);
+	thaw_serving_deinit(&view.serving);
+	free(view.fuse_options);
+	free(view.image_directory);
+	free(view.empty_directory);
+	free(view.path);
+	return r;
+}
+
+int thaw_view_environment(const char *path, struct thaw_error *err)
+{
+	const char *old = getenv("PATH");
+	_cleanup_(freep) char *new = NULL;
+
+	if (asprintf(&new, "%s/bin%s%s", path, old && *old ? ":" : "", old ? old : "") < 0) {
+		new = NULL;
+		return thaw_oom(err);
+	}
+	if (setenv("PATH", new, 1) < 0 || setenv("THAW_ENV", path, 1) < 0)
+		return thaw_oom(err);
+	return 0;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * The warmer: pushes warm sets into the kernel's caches, ahead of who will want
+ * them, then ends. Two processes, children of the worker that die with it:
+ *
+ *	pusher  holds the FUSE descriptor; decompresses and stores pages
+ *	lister  holds the mount; lists directories and looks names up, so that the
+ *	        kernel knows the inodes that pages are stored for
+ *
+ * Nobody may hold both: whoever waits for an answer from a mount cannot be
+ * killed until it comes, and as long as somebody holds the descriptor, the
+ * kernel believes that it may come. For the same reason neither is a thread of
+ * the worker.
+ */
+#include "warm-pages.h"
+
+struct thaw_warmer {
+	const struct thaw_image *image;
+	const struct thaw_warm_pages *warm; /* with at least one set */
+	struct thaw_counters *counters;
+	int fuse_fd;
+	/*
+	 * The mount's root: a detached clone of the mount (which does not make it
+	 * busy), or -1 and the path of the mount, which is then looked up each time.
+	 */
+	int root_fd;
+	const char *root_path;
+};
+
+/*
+ * Start it. Call from the worker's main thread, before it has others. Failure is
+ * -errno, and no more than a pity. Signals SIGCHLD in the worker when it ends.
+ */
+_must_check_ int thaw_warmer_start(const struct thaw_warmer *warmer);
+/* A clone of the mount at path for root_fd; -1 where the kernel or our rights forbid it. */
+int thaw_warmer_clone_mount(const char *path);

@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <lzma.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -31,6 +32,7 @@
 
 #define READ_SIZE (256u << 10)
 #define BLOCK_SIZE (256u << 10)
+#define STOP_INTERVAL_MS 200
 /* zstd's own default (windowLog 27), and twice the dictionary of `xz -9` with room for its state. */
 #define ZSTD_WINDOW_LOG_MAX 27
 #define XZ_MEMORY_MAX (192ull << 20)
@@ -38,6 +40,9 @@
 struct archive_input {
 	struct thaw_input base;
 	int fd;
+	bool may_wait; /* a pipe, socket or terminal: reading it can take for ever */
+	thaw_input_stop_fn *stop;
+	void *stop_data;
 	bool ended;	/* the file has no more bytes */
 	bool finished;	/* the stream has no more blocks */
 	int read_error; /* a failed read(2), kept over a library's own words */
@@ -53,6 +58,25 @@ struct archive_input {
 	lzma_stream xz;
 };
 
+static bool must_stop(const struct archive_input *input)
+{
+	return input->stop && input->stop(input->stop_data) != 0;
+}
+
+/*
+ * A pipe may have nothing for hours. A signal that asks us to stop may come
+ * just before read(2), which then would not notice: so wait in slices.
+ */
+static bool wait_readable(const struct archive_input *input)
+{
+	struct pollfd poll_fd = { .fd = input->fd, .events = POLLIN };
+
+	while (poll(&poll_fd, 1, STOP_INTERVAL_MS) <= 0)
+		if (must_stop(input))
+			return false;
+	return true;
+}
+
 /* Bytes that no decoder has seen yet; at the end of the file there are none. */
 static int fill(struct archive_input *input, struct thaw_error *err)
 {
@@ -60,11 +84,13 @@ static int fill(struct archive_input *input, struct thaw_error *err)
 
 	if (input->byte_used < input->byte_count || input->ended)
 		return 0;
-	n = read(input->fd, input->bytes, READ_SIZE);
-	/*
-	 * EINTR is final too: a pipe may have nothing for hours, and whoever wants
-	 * us to stop in the meantime has no other way of saying so.
-	 */
+	do {
+		if (input->may_wait && !wait_readable(input)) {
+			input->read_error = -EINTR;
+			return thaw_io(err, -EINTR, "cannot be read");
+		}
+		n = read(input->fd, input->bytes, READ_SIZE);
+	} while (n < 0 && errno == EINTR);
 	if (n < 0) {
 		input->read_error = -errno;
 		return thaw_io(err, -errno, "cannot be read");
@@ -410,7 +436,8 @@ static int recognise(struct archive_input *input, struct thaw_error *err)
 	return 0;
 }
 
-static int open_file(int fd, struct thaw_error *err, struct thaw_input **ret_input)
+static int open_file(int fd, thaw_input_stop_fn *stop, void *stop_data, struct thaw_error *err,
+		     struct thaw_input **ret_input)
 {
 	_cleanup_(thaw_input_freep) struct thaw_input *base = NULL;
 	struct archive_input *input = calloc(1, sizeof(*input));
@@ -424,6 +451,8 @@ static int open_file(int fd, struct thaw_error *err, struct thaw_input **ret_inp
 	base = &input->base;
 	base->free = archive_input_free;
 	input->fd = fd;
+	input->stop = stop;
+	input->stop_data = stop_data;
 	input->xz = (lzma_stream)LZMA_STREAM_INIT;
 	input->bytes = malloc(READ_SIZE);
 	input->block = malloc(BLOCK_SIZE);
@@ -432,6 +461,8 @@ static int open_file(int fd, struct thaw_error *err, struct thaw_input **ret_inp
 	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
 		base->total = (uint64_t)st.st_size;
 		(void)posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL); /* a hint */
+	} else {
+		input->may_wait = true;
 	}
 	r = recognise(input, err);
 	if (r < 0)
@@ -440,7 +471,8 @@ static int open_file(int fd, struct thaw_error *err, struct thaw_input **ret_inp
 	return 0;
 }
 
-int thaw_input_open(const char *path, struct thaw_error *err, struct thaw_input **ret_input)
+int thaw_input_open_stoppable(const char *path, thaw_input_stop_fn *stop, void *stop_data,
+			      struct thaw_error *err, struct thaw_input **ret_input)
 {
 	_cleanup_(closep) int fd = -1;
 	struct stat st;
@@ -453,7 +485,7 @@ int thaw_input_open(const char *path, struct thaw_error *err, struct thaw_input 
 		return thaw_io(err, -errno, "cannot be read");
 	if (S_ISDIR(st.st_mode))
 		return thaw_input_open_directory(steal_fd(&fd), err, ret_input);
-	return open_file(steal_fd(&fd), err, ret_input);
+	return open_file(steal_fd(&fd), stop, stop_data, err, ret_input);
 }
 
 struct thaw_input *thaw_input_free(struct thaw_input *input)

@@ -32,9 +32,20 @@ struct thaw_input {
 	const char *kind;	  /* "tar.gz", "directory", ... */
 };
 
-/* path "-" is standard input. A directory becomes a canonical tar. */
-_must_check_ int thaw_input_open(const char *path, struct thaw_error *err,
-				 struct thaw_input **ret_input);
+/*
+ * path "-" is standard input. A directory becomes a canonical tar. stop is
+ * asked now and then while a pipe has nothing to read, and after signals: a
+ * nonzero answer makes the read fail with -EINTR.
+ */
+typedef int thaw_input_stop_fn(void *userdata);
+_must_check_ int thaw_input_open_stoppable(const char *path, thaw_input_stop_fn *stop,
+					   void *stop_data, struct thaw_error *err,
+					   struct thaw_input **ret_input);
+static inline _must_check_ int thaw_input_open(const char *path, struct thaw_error *err,
+					       struct thaw_input **ret_input)
+{
+	return thaw_input_open_stoppable(path, NULL, NULL, err, ret_input);
+}
 _must_check_ int thaw_input_open_directory(int fd, struct thaw_error *err,
 					   struct thaw_input **ret_input);
 struct thaw_input *thaw_input_free(struct thaw_input *input);

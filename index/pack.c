@@ -66,6 +66,18 @@ static int report_progress(struct pack *pack, struct thaw_error *err)
 	return thaw_io(err, -EINTR, "stopped");
 }
 
+/* While the source has nothing for us. */
+static int asked_to_stop(void *userdata)
+{
+	struct pack *pack = userdata;
+	const struct thaw_pack_options *options = pack->options;
+
+	if (!options->progress)
+		return 0;
+	return options->progress(options->progress_data, pack->input ? pack->input->consumed : 0,
+				 pack->input ? pack->input->total : 0, pack->size);
+}
+
 /* Each block of the stream passes here once: to the compressors, then to the parser. */
 static int pull(void *userdata, struct thaw_error *err, const uint8_t **ret_data,
 		size_t *ret_len)
@@ -254,7 +266,7 @@ int thaw_pack(const char *source, const char *output_path,
 
 	r = complete_options(given, &options, err);
 	if (r == 0)
-		r = thaw_input_open(source, err, &input);
+		r = thaw_input_open_stoppable(source, asked_to_stop, &pack, err, &input);
 	if (r == 0)
 		r = thaw_output_open(output_path, options.force, err, &output);
 	if (r == 0)

@@ -15,6 +15,7 @@ BAR, STEP, HEAD, AXIS, GAP = 16, 25, 58, 30, 18
 
 STYLE = """
   text { font: 13px system-ui, "DejaVu Sans", Helvetica, Arial, sans-serif; fill: #1f2328; }
+  .figure { paint-order: stroke; stroke: #ffffff; stroke-width: 4px; }
   .ground { fill: #ffffff; }
   .title { font-size: 16px; font-weight: 600; }
   .soft { fill: #57606a; font-size: 12px; }
@@ -31,6 +32,7 @@ STYLE = """
   .hatch { stroke: #57606a; stroke-width: 2; }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3; }
+    .figure { stroke: #0d1117; }
     .ground { fill: #0d1117; }
     .soft { fill: #9da7b3; }
     .grid { stroke: #30363d; }
@@ -139,8 +141,8 @@ class Panel:
         if self.ratio in row["ratios"]:
             ratio = row["ratios"][self.ratio]["median"]
             figure += "  (%s×)" % ("%.2f" % ratio if ratio < 10 else "%.0f" % ratio)
-        parts.append('<text class="%s" x="%.1f" y="%.1f">%s</text>'
-                     % ("strong" if own else "", self.x(max(total["max"], start)) + 8,
+        parts.append('<text class="figure%s" x="%.1f" y="%.1f">%s</text>'
+                     % (" strong" if own else "", self.x(max(total["max"], start)) + 8,
                         y + BAR - 3, figure))
         return parts
 

@@ -6,7 +6,7 @@ import time
 
 from . import machine, mounts, spawn
 from .material import disk_bytes
-from .rows import Column, Row, Skip, Table
+from .rows import Column, Row, Skip, Table, Target
 
 HELP = "mount (or unpack) and first import, beside everything else that opens an environment"
 
@@ -298,7 +298,20 @@ def tables(bench):
         "caches dropped before each row; on disk: archive or image, and what was unpacked",
     ]
     return [Table("coldstart", "Cold start of one session", COLUMNS, rows, "warm", notes,
-                  chart={"segments": ["prepare", "first"], "total": "total"})]
+                  chart={"segments": ["prepare", "first"], "total": "total"}, targets=[
+                      Target("on demand against a warm directory", "thaw", "total", 1.6,
+                             of="warm"),
+                      Target("on demand against kernel squashfs", "thaw", "total", 1.0,
+                             of="squashfs"),
+                      Target("on demand against untar of the .tar.gz", "thaw", "total", 0.5,
+                             of="untar-gz"),
+                      Target("warm set against a warm directory", "thaw-warm", "total", 1.15,
+                             of="warm"),
+                      Target("warm set against kernel squashfs", "thaw-warm", "total", 1.0,
+                             of="squashfs"),
+                      Target("warm set against kernel erofs", "thaw-warm", "total", 1.0,
+                             of="erofs-lz4hc"),
+                  ])]
 
 
 def count_files(tree):

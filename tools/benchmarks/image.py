@@ -6,7 +6,7 @@ import time
 
 from . import machine, mounts, spawn
 from .material import disk_bytes
-from .rows import Column, Row, Table
+from .rows import Column, Row, Table, Target
 
 HELP = "pack, extract, time to mount, and reading every file through the mount"
 
@@ -66,7 +66,10 @@ def pack_table(material):
     return Table("pack", "Pack from a .tar.gz", columns, rows, "pack/sqfstar-128k",
                  ["zstd level %d everywhere; sqfstar is run as `mksquashfs - OUT -tar`"
                   % material.level],
-                 chart={"segments": ["seconds"], "total": "seconds"})
+                 chart={"segments": ["seconds"], "total": "seconds"},
+                 targets=[Target("time against sqfstar 128K", "pack/thaw", "seconds", 1.0,
+                                 of="pack/sqfstar-128k"),
+                          Target("size against the .tar.gz", "pack/thaw", "share", 1.0)])
 
 
 class Extract(Row):
@@ -119,7 +122,9 @@ def extract_table(material):
         Column("disk", "on disk", "MB"),
     ]
     return Table("extract", "Extract to a directory", columns, rows, "extract/tar-solid",
-                 chart={"segments": ["seconds"], "total": "seconds"})
+                 chart={"segments": ["seconds"], "total": "seconds"},
+                 targets=[Target("time against `tar --zstd -x`", "extract/thaw", "seconds", 1.0,
+                                 of="extract/tar-solid")])
 
 
 class Ready(Row):
@@ -183,7 +188,10 @@ def mount_table(bench):
     ]
     return Table("mount", "Time from starting the mount command to its return", columns, rows,
                  "mount/squashfs", ["image in the page cache"],
-                 chart={"segments": ["ready"], "total": "ready"})
+                 chart={"segments": ["ready"], "total": "ready"},
+                 targets=[Target("thaw mount ready", "mount/thaw", "ready", 0.010),
+                          Target("thaw mount ready, " + words, "mount/thaw-many", "ready",
+                                 0.150)])
 
 
 # Hands every file to cat in the order of the directories; $2 processes at once.
@@ -268,7 +276,13 @@ def read_table(bench):
     return Table("read", "Every file once, through a cold mount", columns, rows,
                  "read/squashfuse", ["`%s`; caches dropped before each of the first two; once "
                                      "more: from the page cache" % READ.replace("|", "\\|")],
-                 chart={"segments": ["one"], "total": "one"})
+                 chart={"segments": ["one"], "total": "one"},
+                 targets=[Target("one reader against squashfuse_ll", "read/thaw", "one", 1.0,
+                                 of="read/squashfuse"),
+                          Target("%d readers against squashfuse_ll" % (2 * os.cpu_count()),
+                                 "read/thaw", "several", 1.0, of="read/squashfuse"),
+                          Target("memory of the worker beyond the index", "read/thaw", "beyond",
+                                 64 << 20)])
 
 
 def tables(bench):

@@ -56,7 +56,20 @@ def markdown_table(result):
     left_out = ["- not measured: %s: %s" % (row["label"], row["skipped"])
                 for row in result["rows"] if "skipped" in row]
     notes = ["- " + note for note in result["notes"]]
-    return "\n".join(["### " + result["title"], ""] + lines + [""] + notes + left_out)
+    return "\n".join(["### " + result["title"], ""] + lines + [""] + target_lines(result) + notes
+                     + left_out)
+
+
+def target_lines(result):
+    units = {column["key"]: column["unit"] for column in result["columns"]}
+    lines = []
+    for target in result["targets"]:
+        unit = "x" if target["ratio"] else units[target["key"]]
+        name = {"x": "", "n": ""}.get(unit, " " + unit)
+        lines.append("- %s: %s: %s%s, at most %s%s"
+                     % ("met" if target["met"] else "**missed**", target["text"],
+                        value(target["reached"], unit), name, value(target["limit"], unit), name))
+    return lines
 
 
 def markdown(report):

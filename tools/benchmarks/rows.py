@@ -31,6 +31,27 @@ class Column:
         self.key, self.title, self.unit, self.ratio = key, title, unit, ratio
 
 
+class Target:
+    """What a row should reach: at most `limit`, absolute, or as a ratio to another row's value."""
+
+    def __init__(self, text, row, key, limit, of=None):
+        self.text, self.row, self.key, self.limit, self.of = text, row, key, limit, of
+
+    def judge(self, found):
+        """The median reached, and whether it is enough; None where it was not measured."""
+        def rounds(name):
+            return {n: values.get(self.key) for n, values in found.get(name, {}).items()}
+        if self.of:
+            values = stats.ratios(rounds(self.row), rounds(self.of))
+        else:
+            values = [value for value in rounds(self.row).values() if value is not None]
+        if not values:
+            return None
+        reached = statistics.median(values)
+        return {"text": self.text, "limit": self.limit, "reached": reached,
+                "met": reached <= self.limit, "key": self.key, "ratio": bool(self.of)}
+
+
 class Row:
     """What is measured. A subclass overrides what it needs; paths are below self.work."""
 
@@ -62,8 +83,9 @@ class Row:
 class Table:
     """Rows with the same columns. chart names the columns of a bar's segments and of its total."""
 
-    def __init__(self, name, title, columns, rows, base, notes=(), chart=None):
-        self.name, self.title, self.chart = name, title, chart
+    def __init__(self, name, title, columns, rows, base, notes=(), chart=None,
+                 targets=()):
+        self.name, self.title, self.chart, self.targets = name, title, chart, targets
         self.columns, self.rows, self.base, self.notes = columns, rows, base, list(notes)
 
 
@@ -215,7 +237,10 @@ class Runner:
                     if pairs:
                         entry["ratios"][column.key] = stats.summary(pairs)
             out.append(entry)
+        judged = [target.judge({name: rounds for name, rounds in found.items()
+                                if name not in skipped}) for target in table.targets]
         return {
+            "targets": [judgement for judgement in judged if judgement],
             "name": table.name, "title": table.title, "base": table.base,
             "chart": table.chart, "columns": [vars(column) for column in table.columns],
             "rows": out, "notes": table.notes,

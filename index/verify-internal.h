@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* The half of verifying that compares an index with a fresh one. */
+/* The parts of verifying that come after the frames of the stream. */
 #include "thaw/extract.h"
 #include "tree.h"
 
@@ -13,3 +13,9 @@ _must_check_ int thaw_verify_index(const struct thaw_image *image,
 				   const struct thaw_tree *tree,
 				   thaw_verify_fault_fn *fault, void *fault_data,
 				   struct thaw_error *err, bool *ret_same);
+
+/* Are the pages of all warm sets those of the files? Failures other than faults: -ENOMEM. */
+_must_check_ int thaw_verify_warm(const struct thaw_image *image,
+				  thaw_verify_fault_fn *fault, void *fault_data,
+				  struct thaw_error *err,
+				  struct thaw_verify_result *result);

@@ -375,39 +375,6 @@ static int finish_stream(struct verify *verify)
 
 /* -- what else there is -- */
 
-/* Parts with a digest of their own that opening the image does not read. */
-static int check_parts(struct verify *verify)
-{
-	for (unsigned i = 0; i < verify->image->part_count; i++) {
-		const struct thaw_part_info *part = &verify->image->parts[i];
-		uint8_t sum[THAW_DIGEST_SIZE], buf[65536];
-		int r;
-
-		if (part->type == THAW_PART_STREAM || part->type == THAW_PART_ANNEX ||
-		    part->type == THAW_PART_INDEX)
-			continue;
-		r = thaw_digest_start(verify->digest);
-		for (uint64_t at = 0; r == 0 && at < part->size; at += sizeof(buf)) {
-			size_t len = part->size - at < sizeof(buf)
-					     ? (size_t)(part->size - at)
-					     : sizeof(buf);
-
-			r = thaw_image_pread(verify->image, part->offset + at, buf, len);
-			if (r < 0)
-				return thaw_io(&verify->hard_err, r,
-					       "part %u cannot be read", i);
-			r = thaw_digest_add(verify->digest, buf, len);
-		}
-		if (r == 0)
-			r = thaw_digest_end(verify->digest, sum);
-		if (r < 0)
-			return thaw_oom(&verify->hard_err);
-		if (memcmp(sum, part->digest, sizeof(sum)) != 0)
-			report(verify, "part %u is damaged (digest)", i);
-	}
-	return 0;
-}
-
 static void report_difference(void *userdata, const char *fault)
 {
 	report(userdata, "%s", fault);
@@ -427,7 +394,8 @@ static int check_image(struct verify *verify)
 		r = thaw_verify_index(verify->image, tree, report_difference, verify,
 				      &verify->hard_err, &verify->result->index_ok);
 	if (r == 0)
-		r = check_parts(verify);
+		r = thaw_verify_warm(verify->image, report_difference, verify,
+				     &verify->hard_err, verify->result);
 	return r;
 }
 

@@ -9,8 +9,8 @@
 #include "tool.h"
 
 static const struct tool_command *const commands[] = {
-	&tool_pack, &tool_mount, &tool_umount, &tool_ls,      &tool_cat,
-	&tool_info, &tool_diff,	 &tool_verify, &tool_extract,
+	&tool_pack, &tool_warm, &tool_run,  &tool_mount,  &tool_umount,	 &tool_stat,
+	&tool_ls,   &tool_cat,	&tool_info, &tool_diff,	 &tool_verify, &tool_extract,
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 

@@ -349,3 +349,15 @@ int tool_fail_interrupted(const char *file, const char *state)
 	return tool_fail_text((enum thaw_exit)(128 + number), file, "interrupted: %s",
 			      state);
 }
+
+void tool_split_alias(char *image, const char **ret_alias)
+{
+	char *hash = strrchr(image, '#');
+
+	*ret_alias = NULL;
+	/* A file may be called that; then it is that. */
+	if (!hash || access(image, F_OK) == 0)
+		return;
+	*hash = '\0';
+	*ret_alias = hash + 1;
+}

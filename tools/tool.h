@@ -27,7 +27,7 @@ struct tool_command {
 };
 
 extern const struct tool_command tool_cat, tool_diff, tool_extract, tool_info, tool_ls,
-	tool_mount, tool_pack, tool_umount, tool_verify;
+	tool_mount, tool_pack, tool_run, tool_stat, tool_umount, tool_verify, tool_warm;
 
 /* cmd-mount.c: as mount(8) calls us, under the name mount.fuse.thaw or mount.thaw */
 int tool_mount_helper(int argc, char **argv);
@@ -57,6 +57,9 @@ int tool_help(const struct tool_command *command);
 bool tool_parse_size(const char *text, uint64_t *ret_size);
 bool tool_parse_number(const char *text, uint64_t low, uint64_t high,
 		       uint64_t *ret_number);
+
+/* "IMAGE#ALIAS": cuts IMAGE off; *ret_alias points behind the last '#', or is NULL. */
+void tool_split_alias(char *image, const char **ret_alias);
 
 /* Images. */
 int tool_open_image(const char *file, struct thaw_image **ret_image);

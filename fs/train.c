@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Training runs, and what they leave in their scratch layer. */
+#include "thaw/train.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fts.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "util/cleanup.h"
+#include "util/growing.h"
+
+#define PYC_MAX (64u << 20) /* larger ones are no bytecode */
+
+void thaw_gathered_deinit(struct thaw_gathered *gathered)
+{
+	for (size_t i = 0; i < gathered->count; i++) {
+		free((void *)gathered->files[i].path);
+		free((void *)gathered->files[i].data);
+	}
+	free(gathered->files);
+	*gathered = (struct thaw_gathered){ 0 };
+}
+
+static int make_scratch(struct thaw_error *err, char **ret_path)
+{
+	const char *directory = getenv("TMPDIR");
+	_cleanup_(freep) char *path = NULL;
+	char sub[1100];
+
+	directory = directory && directory[0] == '/' ? directory : "/tmp";
+	if (strpbrk(directory, ":,\\") || strlen(directory) > 1000)
+		return thaw_refused(err, "TMPDIR: overlayfs needs a path without : , and \\");
+	if (asprintf(&path, "%s/thaw-warm-XXXXXX", directory) < 0) {
+		path = NULL;
+		return thaw_oom(err);
+	}
+	if (!mkdtemp(path))
+		return thaw_io(err, -errno, "\"%.300s\" cannot be made", path);
+	(void)snprintf(sub, sizeof(sub), "%s/upper", path); /* fits: checked above */
+	if (mkdir(sub, 0755) < 0)
+		return thaw_io(err, -errno, "\"%.300s\" cannot be made", sub);
+	(void)snprintf(sub, sizeof(sub), "%s/work", path);
+	if (mkdir(sub, 0755) < 0)
+		return thaw_io(err, -errno, "\"%.300s\" cannot be made", sub);
+	*ret_path = steal_ptr(path);
+	return 0;
+}
+
+/* Overlayfs leaves a directory of mode 0 behind: it is empty, and rmdir() does not mind. */
+static void remove_scratch(const char *path)
+{
+	char *const roots[] = { (char *)path, NULL };
+	FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
+	const FTSENT *entry;
+
+	while (fts && (entry = fts_read(fts)) != NULL) {
+		if (entry->fts_info == FTS_DP || entry->fts_info == FTS_DNR)
+			(void)rmdir(entry->fts_accpath); /* what stays is in TMPDIR */
+		else if (entry->fts_info != FTS_D)
+			(void)unlink(entry->fts_accpath);
+	}
+	if (fts)
+		(void)fts_close(fts);
+}
+
+static void __attribute__((noreturn)) run_child(const struct thaw_view_options *view,
+						char *const *argv, int report)
+{
+	struct thaw_error err = { 0 };
+	_cleanup_(freep) char *path = NULL;
+	int r;
+
+	(void)signal(SIGPIPE, SIG_DFL); /* valid signals, here and below: cannot fail */
+	(void)signal(SIGINT, SIG_DFL);
+	(void)signal(SIGTERM, SIG_DFL);
+	r = thaw_view_enter(view, &err, &path);
+	if (r == 0)
+		r = thaw_view_environment(path, &err);
+	/* The point of a training run is that what it compiles is kept. */
+	(void)unsetenv("PYTHONDONTWRITEBYTECODE");
+	(void)unsetenv("PYTHONPYCACHEPREFIX");
+	if (r == 0) {
+		execvp(argv[0], argv);
+		(void)thaw_io(&err, -errno, "\"%.200s\" cannot be run", argv[0]);
+	}
+	(void)!write(report, &err, sizeof(err)); /* smaller than PIPE_BUF; else the status tells */
+	_exit(127);
+}
+
+static int read_file(const char *path, size_t size, uint8_t **ret_data)
+{
+	_cleanup_(closep) int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	_cleanup_(freep) uint8_t *data = malloc(size + 1);
+	size_t done = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (!data)
+		return -ENOMEM;
+	while (done < size) {
+		ssize_t n = read(fd, data + done, size - done);
+
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		done += (size_t)n;
+	}
+	*ret_data = steal_ptr(data);
+	return 0;
+}
+
+static int keep_file(struct thaw_gathered *gathered, const char *path, const FTSENT *entry,
+		     struct thaw_error *err)
+{
+	struct thaw_addition file = {
+		.size = (size_t)entry->fts_statp->st_size,
+		.mtime = (uint32_t)entry->fts_statp->st_mtim.tv_sec,
+	};
+	uint8_t *data = NULL;
+	int r;
+
+	r = read_file(entry->fts_accpath, file.size, &data);
+	if (r < 0)
+		return thaw_io(err, r, "\"%.300s\" cannot be read", path);
+	file.data = data;
+	for (size_t i = 0; i < gathered->count; i++) {
+		if (strcmp(gathered->files[i].path, path) != 0)
+			continue;
+		free((void *)gathered->files[i].data);
+		file.path = gathered->files[i].path;
+		gathered->files[i] = file;
+		return 0;
+	}
+	file.path = strdup(path);
+	if (!file.path || grow(&gathered->files, &gathered->capacity, gathered->count + 1,
+			       sizeof(*gathered->files)) < 0) {
+		free(data);
+		free((void *)file.path);
+		return thaw_oom(err);
+	}
+	gathered->files[gathered->count++] = file;
+	return 0;
+}
+
+static bool is_bytecode(const FTSENT *entry)
+{
+	size_t len = strlen(entry->fts_name);
+
+	return entry->fts_info == FTS_F && len > 4 &&
+	       strcmp(entry->fts_name + len - 4, ".pyc") == 0 &&
+	       strcmp(entry->fts_parent->fts_name, "__pycache__") == 0 &&
+	       entry->fts_statp->st_size > 16 && entry->fts_statp->st_size < PYC_MAX;
+}
+
+static int by_name(const FTSENT **a, const FTSENT **b)
+{
+	return strcmp((*a)->fts_name, (*b)->fts_name);
+}
+
+static int gather(const char *scratch, struct thaw_gathered *gathered, struct thaw_error *err)
+{
+	char upper[1100];
+	char *const roots[] = { upper, NULL };
+	const FTSENT *entry;
+	FTS *fts;
+	int r = 0;
+
+	(void)snprintf(upper, sizeof(upper), "%s/upper", scratch); /* fits: see make_scratch() */
+	fts = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, by_name);
+	if (!fts)
+		return thaw_io(err, -errno, "\"%.300s\" cannot be read", upper);
+	while (r == 0 && (entry = fts_read(fts)) != NULL)
+		if (is_bytecode(entry))
+			r = keep_file(gathered, entry->fts_path + strlen(upper) + 1, entry, err);
+	(void)fts_close(fts);
+	return r;
+}
+
+int thaw_train(const struct thaw_view_options *given, char *const *argv,
+	       struct thaw_trace *trace, struct thaw_gathered *gathered, struct thaw_error *err,
+	       int *ret_status)
+{
+	struct thaw_view_options view = *given;
+	_cleanup_(freep) char *scratch = NULL;
+	struct thaw_error child_err;
+	int fds[2], status, r;
+	ssize_t n;
+	pid_t pid;
+
+	r = make_scratch(err, &scratch);
+	if (r < 0)
+		return r;
+	view.scratch = scratch;
+	view.trace = trace;
+	view.warm = "none";
+	if (pipe2(fds, O_CLOEXEC) < 0) {
+		remove_scratch(scratch);
+		return thaw_io(err, -errno, "no command can be run");
+	}
+	pid = fork();
+	if (pid == 0) {
+		(void)close(fds[0]);
+		run_child(&view, argv, fds[1]);
+	}
+	(void)close(fds[1]);
+	/* Ends when the command begins, which closes the pipe, or with its error. */
+	n = pid > 0 ? read(fds[0], &child_err, sizeof(child_err)) : -1;
+	(void)close(fds[0]);
+	if (pid < 0)
+		r = thaw_io(err, -errno, "no command can be run");
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (n == (ssize_t)sizeof(child_err)) {
+		if (err)
+			*err = child_err;
+		r = -EIO;
+	} else if (r == 0 && status == 0) {
+		r = gather(scratch, gathered, err);
+	}
+	remove_scratch(scratch);
+	if (r == 0)
+		*ret_status = status;
+	return r;
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * Training runs: a command is run over a recording view with a scratch layer.
+ * What it touches goes into a trace; the .pyc files that it writes are kept.
+ */
+#include "thaw/rewrite.h"
+#include "thaw/trace.h"
+#include "thaw/view.h"
+
+/* .pyc files that training runs wrote, to be added to the image. */
+struct thaw_gathered {
+	struct thaw_addition *files; /* paths and data are malloc'ed */
+	size_t count, capacity;
+};
+void thaw_gathered_deinit(struct thaw_gathered *gathered);
+
+/*
+ * Run argv (PATH and THAW_ENV as in `thaw run`, Python free to write bytecode)
+ * and wait for it. view's scratch and trace are set here. *ret_status is as of
+ * waitpid(2). Files of a run that fails are not gathered. A file that is there
+ * already is replaced by a later run's.
+ */
+_must_check_ int thaw_train(const struct thaw_view_options *view, char *const *argv,
+			    struct thaw_trace *trace, struct thaw_gathered *gathered,
+			    struct thaw_error *err, int *ret_status);

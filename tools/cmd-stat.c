@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* thaw stat: what the worker of a mount has done so far. */
+#include <string.h>
+
+#include "thaw/stat.h"
+#include "tool.h"
+
+#ifdef THAW_WITH_FUSE
+static const char *const warm_states[] = { "none", "running", "finished", "stopped" };
+
+static const char *warm_state(const struct thaw_stat *st)
+{
+	return st->warm_state < 4 ? warm_states[st->warm_state] : "unknown";
+}
+
+static void request_name(unsigned opcode, char name[16])
+{
+	const char *known = thaw_stat_request_name(opcode);
+
+	if (known)
+		(void)snprintf(name, 16, "%s", known);
+	else
+		(void)snprintf(name, 16, "request_%u", opcode);
+}
+
+static int print_json(const struct thaw_stat *st)
+{
+	json_t *object = json_object(), *requests = json_object(), *latency = json_array();
+	uint64_t total = 0;
+	char name[16];
+
+	tool_json_digest(object, "identity", st->identity);
+	for (unsigned i = 0; i < THAW_STAT_OPCODES; i++) {
+		total += st->requests[i];
+		if (st->requests[i] == 0)
+			continue;
+		request_name(i, name);
+		(void)json_object_set_new(requests, name, json_integer((json_int_t)st->requests[i]));
+	}
+	for (unsigned i = 0; i < THAW_STAT_LATENCIES; i++)
+		(void)json_array_append_new(latency, json_integer((json_int_t)st->latency[i]));
+	(void)json_object_set_new(object, "requests_total", json_integer((json_int_t)total));
+	(void)json_object_set_new(object, "requests", requests);
+	(void)json_object_set_new(object, "latency_us_log2", latency);
+	(void)json_object_set_new(object, "warm_state", json_string(warm_state(st)));
+#define COUNT(key) \
+	(void)json_object_set_new(object, #key, json_integer((json_int_t)st->key))
+	COUNT(worker);
+	COUNT(seconds);
+	COUNT(bytes_read);
+	COUNT(bytes_stored);
+	COUNT(bytes_decompressed);
+	COUNT(cache_hits);
+	COUNT(cache_misses);
+	COUNT(frame_errors);
+	COUNT(warm_pages);
+	COUNT(warm_pages_total);
+	COUNT(warm_pages_read);
+	COUNT(warm_overtaken);
+#undef COUNT
+	return tool_json_print(object);
+}
+
+/* The time below which this share of all requests was answered. */
+static uint64_t percentile(const struct thaw_stat *st, double share)
+{
+	uint64_t total = 0, seen = 0;
+
+	for (unsigned i = 0; i < THAW_STAT_LATENCIES; i++)
+		total += st->latency[i];
+	for (unsigned i = 0; i < THAW_STAT_LATENCIES; i++) {
+		seen += st->latency[i];
+		if (total && (double)seen >= share * (double)total)
+			return 1ull << i;
+	}
+	return 0;
+}
+
+static void print_text(const char *directory, const struct thaw_stat *st)
+{
+	char identity[THAW_DIGEST_HEX], size[TOOL_SIZE_TEXT], stored[TOOL_SIZE_TEXT], name[16];
+	uint64_t total = 0;
+
+	thaw_digest_hex(st->identity, identity);
+	for (unsigned i = 0; i < THAW_STAT_OPCODES; i++)
+		total += st->requests[i];
+	printf("mount      ");
+	tool_print_escaped(stdout, directory, strlen(directory));
+	printf("\nidentity   sha256:%s\n", identity);
+	printf("worker     process %llu, for %llu s\n", (unsigned long long)st->worker,
+	       (unsigned long long)st->seconds);
+	printf("requests   %llu (half within %llu us, 99 %% within %llu us)\n",
+	       (unsigned long long)total, (unsigned long long)percentile(st, 0.5),
+	       (unsigned long long)percentile(st, 0.99));
+	for (unsigned i = 0; i < THAW_STAT_OPCODES; i++) {
+		if (st->requests[i] == 0)
+			continue;
+		request_name(i, name);
+		printf("  %-14s %llu\n", name, (unsigned long long)st->requests[i]);
+	}
+	printf("read       %s\n", tool_size_text(st->bytes_read, size));
+	printf("decoded    %s from %s; frames found in the cache %llu, not found %llu, bad %llu\n",
+	       tool_size_text(st->bytes_decompressed, size), tool_size_text(st->bytes_stored, stored),
+	       (unsigned long long)st->cache_hits, (unsigned long long)st->cache_misses,
+	       (unsigned long long)st->frame_errors);
+	printf("warmer     %s", warm_state(st));
+	if (st->warm_pages_total)
+		printf(": %llu of %llu pages pushed; asked for nevertheless %llu, before it came %llu",
+		       (unsigned long long)st->warm_pages, (unsigned long long)st->warm_pages_total,
+		       (unsigned long long)st->warm_pages_read,
+		       (unsigned long long)st->warm_overtaken);
+	printf("\n");
+}
+
+static int show(const char *directory, bool json)
+{
+	struct thaw_error err = { 0 };
+	struct thaw_stat st;
+
+	if (thaw_stat_directory(directory, &err, &st) < 0)
+		return tool_fail(directory, &err);
+	if (json)
+		return print_json(&st);
+	print_text(directory, &st);
+	return THAW_EXIT_OK;
+}
+#else
+static int show(const char *directory, bool json)
+{
+	return tool_fail_text(THAW_EXIT_IO, directory, "this thaw was built without FUSE");
+}
+#endif
+
+static int run(int argc, char **argv)
+{
+	enum { OPT_JSON = TOOL_BAD_OPTION + 1 };
+	static const struct option options[] = {
+		{ "json", no_argument, NULL, OPT_JSON },
+		{ "help", no_argument, NULL, TOOL_HELP },
+		{ 0 },
+	};
+	bool json = false;
+	int c;
+
+	while ((c = tool_getopt(&tool_stat, argc, argv, ":", options)) != -1) {
+		switch (c) {
+		case OPT_JSON:
+			json = true;
+			break;
+		case TOOL_HELP:
+			return tool_help(&tool_stat);
+		default:
+			return THAW_EXIT_USAGE;
+		}
+	}
+	if (argc - optind != 1)
+		return tool_usage("stat", "one directory is needed");
+	return show(argv[optind], json);
+}
+
+const struct tool_command tool_stat = {
+	.name = "stat",
+	.run = run,
+	.summary = "show what the worker of a mount has done",
+	.help = "Usage: thaw stat [OPTION...] DIR\n"
+		"\n"
+		"Shows what the worker of the image that is mounted at DIR, or below the view\n"
+		"at DIR, has done since it was mounted: requests by type and time, bytes read\n"
+		"and decompressed, the frame cache, and how far the warmer was of use.\n"
+		"\n"
+		"  --json   print JSON\n"
+		"  --help   show this help\n",
+};

@@ -76,6 +76,7 @@ class Directory(ImportRow):
     def __init__(self, bench, name, label, warm):
         super().__init__(bench, name, label)
         self.warm = warm
+        self.root_only = not warm  # caches are to be dropped
 
     def setup(self):
         if self.warm:
@@ -233,7 +234,7 @@ class Mounted(ImportRow):
     def __init__(self, bench, mount, name=None, label=None, image_cached=True):
         super().__init__(bench, name or mount.name, label or mount.label)
         self.mount, self.image_cached = mount, image_cached
-        self.root_only = mount.root_only
+        self.root_only = mount.root_only or not image_cached
         self.timeout = 60.0 if mount.name in ("archivemount", "ratarmount") else 300.0
 
     @property

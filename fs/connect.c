@@ -73,8 +73,12 @@ int thaw_connect_open(struct thaw_error *err, int *ret_fd)
 {
 	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 
+	if (fd < 0 && errno == EACCES)
+		return thaw_io(err, -errno,
+			       "cannot be mounted: /dev/fuse (udev gives it mode 0666; chmod does too)");
 	if (fd < 0)
-		return thaw_io(err, -errno, "cannot be mounted: /dev/fuse");
+		return thaw_io(err, -errno, "cannot be mounted: /dev/fuse%s",
+			       errno == ENOENT ? " (modprobe fuse; containers: --device /dev/fuse)" : "");
 	*ret_fd = fd;
 	return 0;
 }

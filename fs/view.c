@@ -267,7 +267,8 @@ static int mount_overlay(struct view *view, struct thaw_error *err)
 			     view->image_directory, scratch, scratch,
 			     view->user_namespace ? ",userxattr" : "");
 	else
-		n = asprintf(&data, "lowerdir=%s:%s", view->image_directory, view->empty_directory);
+		n = asprintf(&data, "lowerdir=%s:%s%s", view->image_directory, view->empty_directory,
+			     view->user_namespace ? ",userxattr" : "");
 	if (n < 0) {
 		data = NULL;
 		return thaw_oom(err);

@@ -388,6 +388,9 @@ int thaw_tree_add(struct thaw_tree *tree, const struct thaw_member *member, stru
 		set_directory(tree, ROOT, member);
 		return 0;
 	}
+	/* Archives seldom name the root; 1970 would be no better a guess than this. */
+	if (tree->nodes[ROOT].implied && tree_object(tree, ROOT)->mtime == 0)
+		tree->objects[tree->nodes[ROOT].object].mtime = served_mtime(member->mtime);
 	r = walk(tree, path, len, true, served_mtime(member->mtime), err, &parent, &name,
 		 &name_len);
 	if (r < 0)

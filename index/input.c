@@ -48,6 +48,7 @@ struct archive_input {
 	int read_error; /* a failed read(2), kept over a library's own words */
 	uint8_t *bytes; /* READ_SIZE: what was read last */
 	size_t byte_count, byte_used;
+	uint64_t zeros_from; /* everything read from this offset on was zero */
 	uint8_t *block; /* BLOCK_SIZE: gzip, zstd and xz decode into it */
 
 	struct archive *archive; /* bzip2 */
@@ -94,6 +95,12 @@ static int fill(struct archive_input *input, struct thaw_error *err)
 	if (n < 0) {
 		input->read_error = -errno;
 		return thaw_io(err, -errno, "cannot be read");
+	}
+	for (size_t nonzero = (size_t)n; nonzero > 0; nonzero--) {
+		if (input->bytes[nonzero - 1] != 0) {
+			input->zeros_from = input->base.consumed + nonzero;
+			break;
+		}
 	}
 	input->byte_used = 0;
 	input->byte_count = (size_t)n;
@@ -314,19 +321,18 @@ static int next_archive(struct thaw_input *base, struct thaw_error *err,
 		r = archive_read_data_block(input->archive, &data, &len, &offset);
 		if (r == ARCHIVE_EOF) {
 			/*
-			 * The filter stopped where it found no further member: what
-			 * it has not consumed is still in the buffer.
+			 * The filter stopped where it found no further member, but
+			 * may have looked ahead: into a next buffer, or over the
+			 * end of the file. Only zeros may follow what it consumed.
 			 */
 			input->finished = true;
 			seen = (uint64_t)archive_filter_bytes(input->archive, -1);
-			if (input->base.consumed - seen > input->byte_count)
-				return thaw_damaged(err, "damaged compressed data");
-			input->byte_used = input->byte_count -
-					   (size_t)(input->base.consumed - seen);
 			len = 0;
 			r = expect_padding(input, err);
 			if (r < 0)
 				return r;
+			if (input->zeros_from > seen)
+				return thaw_damaged(err, "the compressed data is followed by other bytes");
 		} else if (r != ARCHIVE_OK) {
 			return archive_failure(input, err);
 		}

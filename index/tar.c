@@ -135,52 +135,81 @@ static int failure(struct tar *tar, struct thaw_error *err)
 	return thaw_damaged(err, "damaged tar archive after \"%.200s\" (%s)", tar->path, text);
 }
 
-/*
- * libarchive hands names out as C strings, cut at a NUL that a pax record may
- * hold. Look for one in the records of the headers at [offset, end): "LEN
- * KEY=VALUE\n" in a member of type x or g. What does not parse is libarchive's
- * to complain about.
- */
-static bool pax_name_has_nul(const struct tar *tar, uint64_t offset, uint64_t end)
+/* A header's size field as libarchive reads it: base 256, or octal behind blanks. */
+static uint64_t header_size(const struct tar *tar, uint64_t header)
 {
-	static const char *const keys[] = { "path=", "linkpath=" };
+	uint64_t at = header + 124, end = at + 12, size = 0;
 
-	while (offset + TAR_BLOCK <= end && remembered(tar, offset, end - offset)) {
-		uint8_t type = stream_byte(tar, offset + 156);
-		uint64_t size = 0, at = offset + TAR_BLOCK, stop;
-
-		for (unsigned i = 124; i < 135; i++) {
-			uint8_t digit = stream_byte(tar, offset + i);
-
-			if (digit >= '0' && digit <= '7')
-				size = size * 8 + (uint64_t)(digit - '0');
+	if (stream_byte(tar, at) & 0x80) {
+		for (size = stream_byte(tar, at++) & 0x7f; at < end; at++) {
+			if (size >> 48)
+				return UINT64_MAX;
+			size = size << 8 | stream_byte(tar, at);
 		}
-		if (!range_inside(at, size, end))
-			return false;
-		stop = at + size;
-		while ((type == 'x' || type == 'g') && at < stop) {
-			uint64_t len = 0, p = at;
+		return size;
+	}
+	while (at < end && (stream_byte(tar, at) == ' ' || stream_byte(tar, at) == '\t'))
+		at++;
+	for (; at < end && stream_byte(tar, at) >= '0' && stream_byte(tar, at) <= '7'; at++)
+		size = size * 8 + (uint64_t)(stream_byte(tar, at) - '0');
+	return size;
+}
 
-			while (p < stop && stream_byte(tar, p) >= '0' && stream_byte(tar, p) <= '9' &&
-			       len <= size)
-				len = len * 10 + (uint64_t)(stream_byte(tar, p++) - '0');
-			if (len <= p - at + 1 || !range_inside(at, len, stop))
-				break;
-			p++; /* the space */
-			for (unsigned k = 0; k < 2; k++) {
-				size_t key_len = strlen(keys[k]);
+/* Does a pax record at [at, stop), "LEN KEY=VALUE\n", hold a name with a NUL in it? */
+static bool records_have_nul(const struct tar *tar, uint64_t at, uint64_t stop)
+{
+	static const char *const keys[] = { "path=", "linkpath=", "GNU.sparse.name=" };
 
-				if (!stream_equals(tar, p, (const uint8_t *)keys[k], key_len))
-					continue;
-				for (uint64_t v = p + key_len; v < at + len; v++)
-					if (stream_byte(tar, v) == '\0')
-						return true;
-			}
-			at += len;
+	while (at < stop) {
+		uint64_t len = 0, p = at;
+
+		while (p < stop && stream_byte(tar, p) >= '0' && stream_byte(tar, p) <= '9' &&
+		       len <= stop - at)
+			len = len * 10 + (uint64_t)(stream_byte(tar, p++) - '0');
+		/* What does not parse is libarchive's to complain about. */
+		if (len <= p - at + 1 || !range_inside(at, len, stop))
+			break;
+		p++; /* the space */
+		for (unsigned k = 0; k < sizeof(keys) / sizeof(keys[0]); k++) {
+			size_t key_len = strlen(keys[k]);
+
+			if (!stream_equals(tar, p, (const uint8_t *)keys[k], key_len))
+				continue;
+			for (uint64_t v = p + key_len; v < at + len; v++)
+				if (stream_byte(tar, v) == '\0')
+					return true;
 		}
-		offset = round_up(stop, TAR_BLOCK);
+		at += len;
 	}
 	return false;
+}
+
+/*
+ * libarchive hands names out as C strings, cut at a NUL that a pax record may
+ * hold. Look for one in the headers at [offset, end), of which the last is the
+ * member's own. A walk that does not end just there has lost its way, and must
+ * not pass for one that found nothing.
+ */
+static int check_names(const struct tar *tar, uint64_t offset, uint64_t end,
+		       struct thaw_error *err)
+{
+	if (!remembered(tar, offset, end - offset))
+		return thaw_limit(err, "\"%.200s\": has headers of more than %u MiB", tar->path,
+				  HISTORY_SIZE >> 20);
+	while (end - offset > TAR_BLOCK) {
+		uint8_t type = stream_byte(tar, offset + 156);
+		uint64_t size = header_size(tar, offset), at = offset + TAR_BLOCK;
+
+		if (!range_inside(at, size, end) || round_up(at + size, TAR_BLOCK) > end)
+			break;
+		if ((type == 'x' || type == 'X' || type == 'g') &&
+		    records_have_nul(tar, at, at + size))
+			return thaw_refused(err, "\"%.200s\": has a NUL byte in its name", tar->path);
+		offset = round_up(at + size, TAR_BLOCK);
+	}
+	if (end - offset != TAR_BLOCK)
+		return thaw_damaged(err, "\"%.200s\": has headers that do not add up", tar->path);
+	return 0;
 }
 
 /* Read a regular file's data past, comparing it; keep the first bytes. */
@@ -284,8 +313,9 @@ static int add_member(struct tar *tar, struct archive_entry *entry, struct thaw_
 	r = describe(tar, entry, &member, err);
 	if (r < 0)
 		return r;
-	if (pax_name_has_nul(tar, header, (uint64_t)archive_filter_bytes(tar->archive, 0)))
-		return thaw_refused(err, "\"%.200s\": has a NUL byte in its name", path);
+	r = check_names(tar, header, (uint64_t)archive_filter_bytes(tar->archive, 0), err);
+	if (r < 0)
+		return r;
 	if (member.type == THAW_REGULAR) {
 		r = check_data(tar, &member, head, err);
 		if (r < 0)

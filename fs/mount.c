@@ -17,6 +17,7 @@
 #include "mount-options.h"
 #include "mountinfo.h"
 #include "serving.h"
+#include "session.h"
 #include "util/cleanup.h"
 #include "warmer.h"
 
@@ -101,6 +102,7 @@ static int serve(struct mount *mount, ready_fn *ready, void *ready_data, struct 
 	struct thaw_mountpoint own = { 0 };
 	int fd, r;
 
+	thaw_session_hold_signals(true);
 	r = thaw_connect(mount->directory, mount->fuse_options, err, &fd);
 	if (r < 0)
 		return r;

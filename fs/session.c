@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <linux/fuse.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
@@ -85,6 +86,17 @@ static int run_loop(struct fuse_session *session, unsigned threads)
 	return r > 0 ? 0 : r; /* positive: the signal that ended it */
 }
 
+void thaw_session_hold_signals(bool hold)
+{
+	sigset_t ending;
+
+	(void)sigemptyset(&ending); /* valid arguments: none of these can fail */
+	(void)sigaddset(&ending, SIGTERM);
+	(void)sigaddset(&ending, SIGINT);
+	(void)sigaddset(&ending, SIGHUP);
+	(void)pthread_sigmask(hold ? SIG_BLOCK : SIG_UNBLOCK, &ending, NULL);
+}
+
 int thaw_session_run(struct thaw_worker *worker, int fd, unsigned threads)
 {
 	static const struct fuse_custom_io io = {
@@ -110,7 +122,9 @@ int thaw_session_run(struct thaw_worker *worker, int fd, unsigned threads)
 	if (r == 0 && fuse_set_signal_handlers(session) < 0)
 		r = -EINVAL;
 	if (r == 0) {
+		thaw_session_hold_signals(false);
 		r = run_loop(session, threads);
+		thaw_session_hold_signals(true);
 		fuse_remove_signal_handlers(session);
 	}
 	fuse_session_destroy(session);

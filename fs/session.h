@@ -5,7 +5,17 @@
  * requests and answers pass through functions of ours, which is where they are
  * counted and timed.
  */
+#include <stdbool.h>
+
 #include "worker.h"
+
+/*
+ * Hold back the signals that end a session. A worker does so before it mounts,
+ * since the first could come before the session can handle it and leave a mount
+ * that nobody serves. thaw_session_run() lets them through while it serves and
+ * holds them back again, so that unmounting is not interrupted either.
+ */
+void thaw_session_hold_signals(bool hold);
 
 /*
  * Serve fd (borrowed) until the mount is gone, or SIGTERM, SIGINT or SIGHUP.

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "memory-pressure.h"
+#include "session.h"
 #include "util/cleanup.h"
 
 /* Pages between two looks at the machine's memory: 8 MiB. */
@@ -332,6 +333,7 @@ int thaw_warmer_start(const struct thaw_warmer *warmer)
 		(void)signal(SIGCHLD, SIG_DFL); /* valid signals: cannot fail */
 		(void)signal(SIGTERM, SIG_DFL);
 		(void)signal(SIGINT, SIG_DFL);
+		thaw_session_hold_signals(false); /* as its parent will, only sooner */
 		die_with_parent(parent);
 		run_pusher(warmer);
 	}

@@ -10,6 +10,8 @@ import sys
 
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 
+SUPPRESSIONS = pathlib.Path(__file__).with_name("leaks.supp")
+
 # Exit codes, as in include/thaw/error.h.
 OK, DIFFERENT, USAGE, REFUSED, DAMAGED, LIMIT, IO = 0, 1, 2, 3, 4, 5, 6
 
@@ -42,6 +44,7 @@ def environment(**extra):
     env["LC_ALL"] = "C.UTF-8"
     # A report must not depend on who started us; ours come last and win.
     env["ASAN_OPTIONS"] = env.get("ASAN_OPTIONS", "") + ":exitcode=99:allocator_may_return_null=1"
+    env["LSAN_OPTIONS"] = f"suppressions={SUPPRESSIONS}:print_suppressions=0"
     env["UBSAN_OPTIONS"] = env.get("UBSAN_OPTIONS", "") + ":print_stacktrace=1"
     env.update(extra)
     return env

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tools/test counts: no failure may pass for something else."""
+import os
+import sys
+
+import pytest
+
+from support import command
+
+sys.path.insert(0, str(command.PROJECT / "tools" / "scripts"))
+
+import run_tests  # noqa: E402
+
+FAILED = '<failure message="x"/>'
+ERROR = '<error message="teardown"/>'
+SKIPPED = '<skipped message="{}"/>'
+
+
+def case(body="", classname="cli.test_x", name="test"):
+    return f'<testcase classname="{classname}" name="{name}">{body}</testcase>'
+
+
+def counted(work, *cases, must_mount=True):
+    report = work / "report.xml"
+    report.write_text(f"<testsuites><testsuite>{''.join(cases)}</testsuite></testsuites>")
+    part = run_tests.Part("part")
+    part.count(report, must_mount)
+    return part.passed, len(part.failed), len(part.skipped)
+
+
+@pytest.mark.parametrize("cases, expected", [
+    ([case()], (1, 0, 0)),
+    ([case(), case(FAILED)], (1, 1, 0)),
+    ([case(ERROR)], (0, 1, 0)),
+    ([case(FAILED + ERROR)], (0, 1, 0)),
+    ([case(SKIPPED.format("slow"))], (0, 0, 1)),
+    ([case(SKIPPED.format("no fuse"), "mount.test_x")], (0, 1, 0)),
+    ([case(SKIPPED.format("no fuse"), "mount.test_x.TestClass")], (0, 1, 0)),
+])
+def test_cases(work, cases, expected):
+    assert counted(work, *cases) == expected
+
+
+def test_mounts_may_be_skipped_where_nothing_can_be_mounted(work):
+    assert counted(work, case(SKIPPED.format("no fuse"), "mount.test_x"),
+                   must_mount=False) == (0, 0, 1)
+
+
+def test_only_root_must_run_what_needs_root(work, monkeypatch):
+    skipped = case(SKIPPED.format("needs root"), "mount.test_x")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert counted(work, skipped) == (0, 0, 1)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert counted(work, skipped) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("text", [None, "", "<testsuite><testcase"])
+def test_report_that_is_not_there_is_a_failure(work, text):
+    report = work / "report.xml"
+    if text is not None:
+        report.write_text(text)
+    part = run_tests.Part("part")
+    part.count(report, True)
+    assert (part.passed, len(part.failed)) == (0, 1)
+
+
+@pytest.mark.parametrize("code, passed, failed, expected", [
+    (0, 3, [], 0),
+    (1, 3, ["one"], 1),
+    (1, 3, [], 1),
+    (-11, 3, [], 1),
+    (0, 0, [], 1),
+])
+def test_exit_status_that_the_counts_do_not_explain(code, passed, failed, expected):
+    part = run_tests.Part("part")
+    part.passed, part.failed = passed, list(failed)
+    run_tests._distrust(part, code)
+    assert len(part.failed) == expected
+
+
+@pytest.mark.parametrize("passed, failed, skipped, line, code", [
+    (3, 0, 0, "3 passed, 0 failed", 0),
+    (3, 1, 0, "3 passed, 1 failed", 1),
+    (3, 0, 2, "3 passed, 0 failed, 2 skipped", 0),
+    (0, 0, 2, "0 passed, 0 failed, 2 skipped", 1),
+])
+def test_last_line(capsys, passed, failed, skipped, line, code):
+    part = run_tests.Part("part")
+    part.passed, part.failed, part.skipped = passed, ["f"] * failed, ["s"] * skipped
+    assert run_tests.summary([part]) == code
+    assert capsys.readouterr().out.splitlines()[-1] == line

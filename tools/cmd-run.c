@@ -61,7 +61,7 @@ static int run(int argc, char **argv)
 			view.wait_warm = true;
 			break;
 		case TOOL_HELP:
-			return tool_help(&tool_run);
+			return THAW_EXIT_OK;
 		default:
 			return EXIT_THAW;
 		}

@@ -148,7 +148,7 @@ static int run(int argc, char **argv)
 			json = true;
 			break;
 		case TOOL_HELP:
-			return tool_help(&tool_stat);
+			return THAW_EXIT_OK;
 		default:
 			return THAW_EXIT_USAGE;
 		}

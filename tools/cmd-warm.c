@@ -226,7 +226,7 @@ static int run(int argc, char **argv)
 			warm.json = true;
 			break;
 		case TOOL_HELP:
-			return tool_help(&tool_warm);
+			return THAW_EXIT_OK;
 		default:
 			return THAW_EXIT_USAGE;
 		}

@@ -45,9 +45,10 @@ int tool_fail_text(enum thaw_exit exit_code, const char *file, const char *forma
 int tool_usage(const char *command, const char *format, ...) _printf_(2, 3);
 
 /*
- * Options. tool_getopt() is getopt_long() with `--help` and errors of our own:
- * it returns an option's value, -1 after the last, or TOOL_HELP / TOOL_BAD_OPTION
- * when the command is to return tool_help_exit() or THAW_EXIT_USAGE.
+ * Options. tool_getopt() is getopt_long() with --help and errors of our own. It
+ * returns an option's value, -1 after the last, TOOL_HELP when it has printed the
+ * help (the command then returns THAW_EXIT_OK), or TOOL_BAD_OPTION when it has
+ * printed an error (THAW_EXIT_USAGE). letters begin with ':'.
  */
 #define TOOL_HELP	256
 #define TOOL_BAD_OPTION 257

@@ -19,6 +19,8 @@ COLUMNS = [
     Column("disk", "on disk", "MB"),
     Column("page_cache", "page cache", "MB"),
     Column("requests", "FUSE requests", "n"),
+    Column("reads", "of them reads", "n"),
+    Column("overtaken", "warm pages read nevertheless", "n"),
 ]
 OTHER_WORKLOAD = "import json, sqlite3, email, xml.dom.minidom, unittest, scipy.sparse"
 
@@ -51,8 +53,9 @@ class ImportRow(Row):
         """Timed. Returns the interpreter."""
         raise NotImplementedError
 
-    def requests(self):
-        return None
+    def counts(self):
+        """Requests to the filesystem, by column, where they are known."""
+        return {}
 
     def disk(self):
         """What has to lie on this machine's disk: the archive or image, and what it became."""
@@ -65,8 +68,8 @@ class ImportRow(Row):
         meter.time(self.command(python), env=self.environment())
         done = time.monotonic()
         values = meter.usage()
-        values.update(requests=self.requests(), prepare=prepared - start,
-                      first=done - prepared, total=done - start)
+        values.update(self.counts(), prepare=prepared - start, first=done - prepared,
+                      total=done - start)
         values["second"] = meter.time(self.command(python), env=self.environment())
         values["disk"] = self.disk()
         return values
@@ -255,8 +258,8 @@ class Mounted(ImportRow):
         self.mount.mount(meter, self.directory)
         return os.path.join(self.directory, "bin", "python3")
 
-    def requests(self):
-        return self.mount.requests(self.directory)
+    def counts(self):
+        return self.mount.counts(self.directory)
 
     def disk(self):
         return self.mount.bytes()
@@ -265,10 +268,87 @@ class Mounted(ImportRow):
         self.mount.unmount(self.directory)
 
 
+class Run(ImportRow):
+    """`thaw run`: the imports run in its private view, and time themselves.
+
+    A shell is the command, so that the second import meets the same view.
+    """
+
+    SCRIPT = """
+    one=$EPOCHREALTIME; python3 -I -c "$1"; two=$EPOCHREALTIME
+    "$3" stat --json "$THAW_ENV" >"$2.stat" 2>/dev/null || true
+    three=$EPOCHREALTIME; python3 -I -c "$1"; echo "$one $two $three $EPOCHREALTIME" >"$2"
+    """
+
+    def __init__(self, bench, name, label, image, *options):
+        super().__init__(bench, name, label)
+        self.image, self.options, self.path = image, list(options), None
+
+    def check(self):
+        self.material.thaw_tag()
+        spawn.run([self.material.thaw, "run", "--help"])
+        self.path = self.image()
+
+    def cached(self):
+        return [self.path]
+
+    def disk(self):
+        return os.stat(self.path).st_size
+
+    def measure(self, meter):
+        marks = os.path.join(self.work, "marks")
+        start = time.time()
+        meter.time([self.material.thaw, "run"] + self.options + [self.path, "--"]
+                   + spawn.shell(self.SCRIPT, self.bench.workload, marks, self.material.thaw),
+                   env=self.environment())
+        with open(marks, encoding="ascii") as stream:
+            one, two, three, end = (float(word) for word in stream.read().split())
+        values = {"prepare": one - start, "first": two - one, "total": two - start,
+                  "second": end - three, "disk": self.disk()}
+        with open(marks + ".stat", encoding="utf-8") as stream:
+            values.update(mounts.stat_counts(stream.read()))
+        return values
+
+
+class Second(Mounted):
+    """A second session: an overlay of its own above a mount that another session has used."""
+
+    def setup(self):
+        super().setup()
+        self.views = [os.path.join(self.work, name) for name in ("view1", "view2")]
+        for path in self.views + [os.path.join(self.work, "empty")]:
+            os.mkdir(path)
+        spawn.run(self.mount.argv(self.directory))
+        python = self._view(self.views[0], spawn.run)
+        spawn.run(self.command(python), env=self.environment())
+        # The second call tells what asking costs.
+        first, self.before = (self.mount.counts(self.directory) for _ in range(2))
+        self.asking = {key: self.before[key] - first[key] for key in first}
+
+    def _view(self, path, run):
+        # Without an upper directory an overlay wants two lower ones.
+        layers = "lowerdir=%s:%s" % (self.directory, os.path.join(self.work, "empty"))
+        run(["mount", "-t", "overlay", "-o", "ro," + layers, "overlay", path])
+        return os.path.join(path, "bin", "python3")
+
+    def prepare(self, meter):
+        return self._view(self.views[1], meter.time)
+
+    def counts(self):
+        now = self.mount.counts(self.directory)
+        return {key: now[key] - self.before[key] - self.asking[key] for key in now}
+
+    def teardown(self):
+        for path in getattr(self, "views", []):
+            if mounts.is_mounted(path):
+                spawn.run(["umount", path])
+        super().teardown()
+
+
 def tables(bench):
     material = bench.material
     gz, zst = (lambda: material.tar_gz), (lambda: material.tar_zst)
-    squashfs = material.squashfs
+    squashfs, workload, other = material.squashfs, bench.workload, bench.options.other_workload
     rows = [
         Directory(bench, "warm", "unpacked directory, warm", warm=True),
         Directory(bench, "cold", "unpacked directory, cold", warm=False),
@@ -288,10 +368,16 @@ def tables(bench):
         Mounted(bench, mounts.Thaw(material, material.image)),
         Mounted(bench, mounts.Thaw(material, material.image), "thaw-uncached",
                 "thaw, on demand, image not cached", image_cached=False),
-        Mounted(bench, mounts.ThawWarm(material, "thaw-warm", "thaw, warm set", bench.workload)),
+        Run(bench, "thaw-run", "thaw run, on demand", material.image, "--warm=none"),
+        Mounted(bench, mounts.ThawWarm(material, "thaw-warm", "thaw, warm set", workload)),
+        Run(bench, "thaw-run-warm", "thaw run, warm set",
+            lambda: material.warm_image(workload), "--warm=all"),
         Mounted(bench, mounts.ThawWarm(material, "thaw-warm-other",
-                                       "thaw, warm set of another workload",
-                                       bench.options.other_workload)),
+                                       "thaw, warm set of another workload", other)),
+        Run(bench, "thaw-run-warm-other", "thaw run, warm set of another workload",
+            lambda: material.warm_image(other), "--warm=all"),
+        Second(bench, mounts.Thaw(material, material.image), "thaw-second",
+               "thaw, second session in a view of its own"),
     ]
     notes = [
         "workload: `python -I -c '%s'`; %d files" % (bench.workload, count_files(material.tree)),
@@ -306,12 +392,15 @@ def tables(bench):
                              of="squashfs"),
                       Target("on demand against untar of the .tar.gz", "thaw", "total", 0.5,
                              of="untar-gz"),
-                      Target("warm set against a warm directory", "thaw-warm", "total", 1.15,
-                             of="warm"),
-                      Target("warm set against kernel squashfs", "thaw-warm", "total", 1.0,
+                      Target("second session against a warm directory", "thaw-second", "total",
+                             1.06, of="warm"),
+                      Target("requests of a second session", "thaw-second", "requests", 0),
+                  ] + [target for name in ("thaw-warm", "thaw-run-warm") for target in (
+                      Target(name + " against a warm directory", name, "total", 1.15, of="warm"),
+                      Target(name + " against kernel squashfs", name, "total", 1.0,
                              of="squashfs"),
-                      Target("warm set against kernel erofs", "thaw-warm", "total", 1.0,
-                             of="erofs-lz4hc"),
+                      Target(name + " against kernel erofs", name, "total", 1.0,
+                             of="erofs-lz4hc"))
                   ])]
 
 

@@ -32,6 +32,19 @@ def _unmount(argv, directory):
         spawn.run(argv[:1] + ["-l"] + argv[1:] if argv[0] == "umount" else argv)
 
 
+def stat_counts(text):
+    """Of what `thaw stat --json` prints, the figures that are columns; {} where it is not that."""
+    try:
+        told = json.loads(text)
+        return {
+            "requests": told["requests_total"],
+            "reads": told["requests"].get("read", 0),
+            "overtaken": told["warm_pages_read"],
+        }
+    except (ValueError, KeyError):
+        return {}
+
+
 class Mount:
     name = label = ""
     tools = ()
@@ -71,9 +84,9 @@ class Mount:
         root = os.geteuid() == 0 or not self.fuse
         _unmount(["umount", directory] if root else ["fusermount3", "-u", directory], directory)
 
-    def requests(self, directory):
-        """FUSE requests so far, where the filesystem counts them."""
-        return None
+    def counts(self, directory):
+        """Requests so far, by column, where the filesystem counts them."""
+        return {}
 
     def bytes(self):
         return os.stat(self.path).st_size
@@ -89,15 +102,12 @@ class Thaw(Mount):
     def unmount(self, directory):
         _unmount([self.material.thaw, "umount", directory], directory)
 
-    def requests(self, directory):
+    def counts(self, directory):
         try:
-            told = json.loads(spawn.output([self.material.thaw, "stat", "--json", directory],
-                                           timeout=5))
-            counts = told["requests"]
-            return sum(counts.values()) if isinstance(counts, dict) else counts
-        except (spawn.Failed, ValueError, KeyError, TypeError):
-            return None
-
+            return stat_counts(spawn.output([self.material.thaw, "stat", "--json", directory],
+                                            timeout=5))
+        except spawn.Failed:
+            return {}
 
     def index_bytes(self):
         """The size of the image's index in memory, as `thaw info` tells it."""
@@ -113,8 +123,14 @@ class ThawWarm(Thaw):
 
     def __init__(self, material, name, label, workload):
         super().__init__(material, lambda: material.warm_image(workload))
-        self.name, self.label, self.workload = name, label, workload
+        self.name, self.label = name, label
         self.options = ("--warm=all",)
+
+    def check(self):
+        if self.material.thaw and "--warm" not in spawn.output(
+                [self.material.thaw, "mount", "--help"]):
+            raise Skip("`thaw mount` of this build has no --warm")
+        super().check()
 
 
 class Squashfs(Mount):

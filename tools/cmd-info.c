@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "packages.h"
+#include "thaw/warm.h"
 #include "tool.h"
 #include "util/cleanup.h"
 
@@ -97,6 +98,49 @@ static json_t *find_warnings(const struct info *info)
 	return warnings;
 }
 
+/* What a warm set holds. Damage of one is no reason not to show the rest. */
+static bool open_warm(const struct info *info, unsigned part,
+		      struct thaw_warm_info *ret_warm, struct thaw_error *err)
+{
+	struct thaw_warm *warm;
+
+	if (thaw_warm_open(info->image, part, err, &warm) < 0)
+		return false;
+	thaw_warm_info(warm, ret_warm);
+	thaw_warm_free(warm);
+	return true;
+}
+
+/* In hundredths of all bytes that the image's files have. */
+static double warm_share(const struct info *info, const struct thaw_warm_info *warm)
+{
+	uint64_t content = thaw_image_info(info->image)->content_size;
+
+	return content ? 100.0 * (double)warm->bytes / (double)content : 0;
+}
+
+static void add_warm_json(const struct info *info, unsigned number, json_t *object)
+{
+	struct thaw_error err = { 0 };
+	struct thaw_warm_info warm;
+
+	if (!open_warm(info, number, &warm, &err)) {
+		(void)json_object_set_new(object, "damage", json_string(err.text));
+		return;
+	}
+#define COUNT(name) \
+	(void)json_object_set_new(object, #name, json_integer((json_int_t)warm.name))
+	COUNT(bytes);
+	COUNT(pages);
+	COUNT(files);
+	COUNT(directories);
+	COUNT(names);
+	COUNT(frames);
+#undef COUNT
+	(void)json_object_set_new(object, "share",
+				  json_real(warm_share(info, &warm) / 100));
+}
+
 static int print_json(const struct info *info)
 {
 	const struct thaw_image_info *image = thaw_image_info(info->image);
@@ -141,6 +185,8 @@ static int print_json(const struct info *info)
 					  json_integer((json_int_t)part.size));
 		(void)json_object_set_new(object, "raw_size",
 					  json_integer((json_int_t)part.raw_size));
+		if (part.type == THAW_PART_WARM)
+			add_warm_json(info, i, object);
 		(void)json_array_append_new(parts, object);
 	}
 	(void)json_object_set_new(top, "parts", parts);
@@ -202,6 +248,21 @@ static void print_meta(const struct info *info)
 		       xattrs > 0 ? xattrs : 0, setid > 0 ? setid : 0);
 }
 
+static void print_warm(const struct info *info, unsigned number)
+{
+	struct thaw_error err = { 0 };
+	struct thaw_warm_info warm;
+	char bytes[TOOL_SIZE_TEXT];
+
+	if (open_warm(info, number, &warm, &err))
+		printf("           %" PRIu32 " pages of %" PRIu32
+		       " files (%s, %.1f%% of the content), %" PRIu32 " names\n",
+		       warm.pages, warm.files, tool_size_text(warm.bytes, bytes),
+		       warm_share(info, &warm), warm.names);
+	else
+		printf("           %s\n", err.text);
+}
+
 static void print_parts(const struct info *info)
 {
 	char stored[TOOL_SIZE_TEXT], raw[TOOL_SIZE_TEXT];
@@ -211,14 +272,20 @@ static void print_parts(const struct info *info)
 		struct thaw_part_info part;
 
 		thaw_image_part(info->image, i, &part);
-		printf("  %-8s %12s  (%s when decompressed)", part_name(part.type),
-		       tool_size_text(part.size, stored),
-		       tool_size_text(part.raw_size, raw));
+		printf("  %-8s %12s", part_name(part.type),
+		       tool_size_text(part.size, stored));
+		/* of a warm set the table knows only its head's size */
+		if (part.type != THAW_PART_WARM)
+			printf("  (%s when decompressed)",
+			       tool_size_text(part.raw_size, raw));
 		if (part.name[0]) {
-			fputs("  ", stdout);
+			fputs("  \"", stdout);
 			tool_print_escaped(stdout, part.name, strlen(part.name));
+			fputc('"', stdout);
 		}
 		fputc('\n', stdout);
+		if (part.type == THAW_PART_WARM)
+			print_warm(info, i);
 	}
 }
 

@@ -6,18 +6,27 @@ _thaw()
 	local cur prev words cword
 	_init_completion || return
 
-	local commands="pack mount umount ls cat info diff verify extract help"
+	local commands="pack warm run mount umount stat ls cat info diff verify extract help"
+	# behind "--" it is a command's own words
+	local i
+	for ((i = 2; i < cword; i++)); do
+		if [[ ${words[1]} == @(run|warm) && ${words[i]} == -- ]]; then
+			_command_offset $((i + 1))
+			return
+		fi
+	done
 	if ((cword == 1)); then
 		mapfile -t COMPREPLY < <(compgen -W "$commands --help --version" -- "$cur")
 		return
 	fi
 
 	case $prev in
-	--level | --frame-size | --threads | --max-bytes | --max-entries | --max-ratio | --cache-size)
+	--level | --frame-size | --threads | --max-bytes | --max-entries | --max-ratio | --cache-size | \
+		--name | -c | --command | --warm)
 		return
 		;;
 	-o | --output | --options)
-		if [[ ${words[1]} == pack ]]; then
+		if [[ ${words[1]} == @(pack|warm) ]]; then
 			_filedir
 		fi
 		return
@@ -31,6 +40,9 @@ _thaw()
 			--links=contained --max-bytes --max-entries --max-ratio --quiet --json" ;;
 		mount) options="--foreground --threads --cache-size --options" ;;
 		umount) options="--lazy" ;;
+		warm) options="--output --name --command --force --json" ;;
+		run) options="--warm --wait-warm" ;;
+		stat) options="--json" ;;
 		ls) options="--long --recursive --all --directory --json" ;;
 		info) options="--json" ;;
 		diff) options="--quiet --json" ;;
@@ -45,7 +57,7 @@ _thaw()
 	help)
 		mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$cur")
 		;;
-	umount)
+	umount | stat)
 		_filedir -d
 		;;
 	pack)

@@ -18,6 +18,7 @@
 #define TAG_MAX 32
 #define CACHE_DIR "__pycache__"
 #define FLAG_HASH 1u
+#define FLAGS_KNOWN 3u /* Python refuses files with others */
 
 static bool ends_with(const struct thaw_tree *tree, uint32_t node, const char *suffix)
 {
@@ -129,12 +130,12 @@ static bool is_valid(const struct thaw_tree *tree, uint32_t pyc, uint32_t source
 	if (number == 0)
 		return false; /* shorter than a header */
 	head = tree->heads[number - 1];
-	if (get_le32(head) != magic)
+	if (get_le32(head) != magic || (get_le32(head + 4) & ~FLAGS_KNOWN))
 		return false;
 	/* Hash-based: unchecked ones always count, checked ones do as long as the source is its own. */
 	if (get_le32(head + 4) & FLAG_HASH)
 		return true;
-	return get_le32(head + 4) == 0 && get_le32(head + 8) == object->mtime &&
+	return get_le32(head + 8) == object->mtime &&
 	       get_le32(head + 12) == (uint32_t)object->size;
 }
 

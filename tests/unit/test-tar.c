@@ -329,7 +329,8 @@ static void bad_checksum(void **state)
 /* Not all bytes of a header matter, but none may crash or slip in a wrong class. */
 static void every_header_byte(void **state)
 {
-	for (size_t offset = 0; offset < 1536; offset++) {
+	/* The first block, the record in the second, the third. */
+	for (size_t offset = 0; offset < 1536; offset = offset == 540 ? 1024 : offset + 1) {
 		static const uint8_t values[] = { 0x31, 0xff };
 
 		for (size_t i = 0; i < ARRAY_SIZE(values); i++) {

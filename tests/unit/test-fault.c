@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Faults at every single place: memory, reading, writing, syncing and naming
+ * fail at the n-th call, for every n until nothing fails any more, while an
+ * archive is packed, an image opened and all of it read. The result is an error
+ * or a whole image, never a crash, a leak or a file left behind.
+ *
+ * The linker replaces the functions in thaw's own code (--wrap); libraries
+ * allocate as always, but for what they ask of thaw.
+ */
+#include "check.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "thaw/reader.h"
+
+/*
+ * Not ours: glibc's fts_close() forgets the root when nothing has been read yet,
+ * libarchive's writer its buffer when the last write fails. Once a process each.
+ */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+	return "leak:fts_open\nleak:archive_write_open2\n";
+}
+
+enum fault { FAULT_MEMORY, FAULT_PREAD, FAULT_READ, FAULT_WRITE, FAULT_FSYNC, FAULT_NAME, FAULT_FSTAT, FAULTS };
+static const char *const fault_names[FAULTS] = {
+	"memory", "pread", "read", "write", "fsync", "linkat or renameat2", "fstat"
+};
+static const int fault_errors[FAULTS] = { ENOMEM, EIO, EIO, ENOSPC, EDQUOT, EACCES, EIO };
+
+/* Compressors allocate, too: hence atomic. */
+static atomic_int countdown[FAULTS]; /* 1: the next call fails; 0: none does */
+static atomic_uint fired;
+
+static bool fails(enum fault fault)
+{
+	if (atomic_load(&countdown[fault]) <= 0 || atomic_fetch_sub(&countdown[fault], 1) != 1)
+		return false;
+	atomic_fetch_add(&fired, 1);
+	errno = fault_errors[fault];
+	return true;
+}
+
+#define WRAP(type, name, fault, failure, arguments, ...) \
+	type __real_##name arguments;                    \
+	type __wrap_##name arguments;                    \
+	type __wrap_##name arguments                     \
+	{                                                \
+		return fails(fault) ? failure : __real_##name(__VA_ARGS__); \
+	}
+
+WRAP(void *, malloc, FAULT_MEMORY, NULL, (size_t size), size)
+WRAP(void *, calloc, FAULT_MEMORY, NULL, (size_t count, size_t size), count, size)
+WRAP(void *, realloc, FAULT_MEMORY, NULL, (void *old, size_t size), old, size)
+WRAP(char *, strdup, FAULT_MEMORY, NULL, (const char *text), text)
+WRAP(char *, strndup, FAULT_MEMORY, NULL, (const char *text, size_t len), text, len)
+WRAP(ssize_t, pread64, FAULT_PREAD, -1, (int fd, void *buf, size_t len, off_t at), fd, buf, len, at)
+WRAP(ssize_t, read, FAULT_READ, -1, (int fd, void *buf, size_t len), fd, buf, len)
+WRAP(ssize_t, write, FAULT_WRITE, -1, (int fd, const void *buf, size_t len), fd, buf, len)
+WRAP(int, fsync, FAULT_FSYNC, -1, (int fd), fd)
+WRAP(int, linkat, FAULT_NAME, -1, (int from, const char *a, int to, const char *b, int flags), from,
+     a, to, b, flags)
+WRAP(int, renameat2, FAULT_NAME, -1,
+     (int from, const char *a, int to, const char *b, unsigned flags), from, a, to, b, flags)
+WRAP(int, fstat64, FAULT_FSTAT, -1, (int fd, struct stat64 *st), fd, st)
+
+/* O_TMPFILE as on a file system that does not have it. */
+static bool no_tmpfile;
+int __real_openat64(int directory, const char *path, int flags, ...);
+int __wrap_openat64(int directory, const char *path, int flags, ...);
+int __wrap_openat64(int directory, const char *path, int flags, ...)
+{
+	va_list args;
+	mode_t mode;
+
+	va_start(args, flags);
+	mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(args, mode_t) : 0;
+	va_end(args);
+	if (no_tmpfile && (flags & O_TMPFILE) == O_TMPFILE) {
+		errno = EOPNOTSUPP;
+		return -1;
+	}
+	return __real_openat64(directory, path, flags, mode);
+}
+
+struct state {
+	char *directory, *source, *output;
+	struct buffer tar;
+};
+
+static int setup(void **state)
+{
+	struct state *s = calloc(1, sizeof(*s));
+	char *inside;
+
+	tar_sample(&s->tar);
+	s->directory = make_directory();
+	s->source = join_path(s->directory, "source.tar");
+	write_file(s->source, s->tar.data, s->tar.size);
+	inside = join_path(s->directory, "out");
+	assert_int_equal(mkdir(inside, 0755), 0);
+	s->output = join_path(inside, "image.thaw");
+	free(inside);
+	*state = s;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct state *s = *state;
+
+	no_tmpfile = false;
+	for (unsigned i = 0; i < FAULTS; i++)
+		atomic_store(&countdown[i], 0);
+	remove_directory(s->directory);
+	free(s->source);
+	free(s->output);
+	buffer_deinit(&s->tar);
+	free(s);
+	return 0;
+}
+
+static unsigned files_in_output(struct state *s)
+{
+	char *slash = strrchr(s->output, '/');
+	unsigned count;
+
+	*slash = '\0';
+	count = count_entries(s->output);
+	*slash = '/';
+	return count;
+}
+
+static int read_all(const struct thaw_image *image, struct thaw_error *err)
+{
+	struct thaw_reader *reader;
+	uint8_t buf[5000];
+	int r = thaw_reader_new(image, 20000, &reader);
+
+	if (r < 0)
+		return thaw_io(err, r, "no reader");
+	for (uint32_t ino = 1; r == 0 && ino < thaw_image_info(image)->inodes; ino++) {
+		struct thaw_inode inode;
+
+		if (thaw_image_inode(image, ino, &inode) < 0 || inode.type != THAW_REGULAR)
+			continue;
+		for (uint64_t at = 0; r == 0 && at < inode.size; at += sizeof(buf)) {
+			size_t len;
+
+			r = thaw_reader_read(reader, &inode, at, buf, sizeof(buf), err, &len);
+		}
+	}
+	thaw_reader_free(reader);
+	return r;
+}
+
+static int open_and_read(const char *path, struct thaw_error *err)
+{
+	struct thaw_source *source;
+	struct thaw_image *image;
+	int r;
+
+	r = thaw_source_open(path, err, &source);
+	if (r == 0)
+		r = thaw_image_open(source, err, &image);
+	if (r < 0)
+		return r;
+	r = read_all(image, err);
+	thaw_image_free(image);
+	return r;
+}
+
+static int pack(struct state *s, const char *source, bool force, struct thaw_error *err)
+{
+	struct thaw_pack_options options = {
+		.threads = 2, .frame_size = 16384, .level = 1, .force = force
+	};
+	struct thaw_pack_report report;
+
+	memset(err, 0, sizeof(*err));
+	return thaw_pack(source, s->output, &options, err, &report);
+}
+
+/* Let call n of this kind fail, for every n, until one run has no fault left to meet. */
+static unsigned pack_with_faults(struct state *s, const char *source, enum fault fault, bool force)
+{
+	for (unsigned n = 1;; n++) {
+		unsigned before = files_in_output(s);
+		struct thaw_error err;
+		int r;
+
+		atomic_store(&fired, 0);
+		atomic_store(&countdown[fault], (int)n);
+		r = pack(s, source, force, &err);
+		atomic_store(&countdown[fault], 0);
+		if (r < 0) {
+			if (!atomic_load(&fired))
+				fail_msg("%s %u: %d %s, without a fault", fault_names[fault], n, r,
+					 err.text);
+			if (err.text[0] == '\0' || err.exit_code < THAW_EXIT_REFUSED)
+				fail_msg("%s %u: %d without words", fault_names[fault], n, r);
+			/* The last sync comes after the name: then the image is there, and whole. */
+			if (files_in_output(s) != before && fault != FAULT_FSYNC)
+				fail_msg("%s %u: left a file behind", fault_names[fault], n);
+			if (force || files_in_output(s) != before)
+				assert_success(open_and_read(s->output, &err), &err);
+			if (!force)
+				(void)unlink(s->output);
+			continue;
+		}
+		/* Whatever was survived, the image is a good one. */
+		assert_success(open_and_read(s->output, &err), &err);
+		assert_int_equal(files_in_output(s), 1);
+		if (!force)
+			assert_int_equal(unlink(s->output), 0);
+		if (!atomic_load(&fired))
+			return n - 1;
+	}
+}
+
+static void pack_faults(struct state *s, const char *source, bool force)
+{
+	static const unsigned at_least[FAULTS] = { 20, 3, 1, 5, 2, 1, 1 };
+
+	for (unsigned fault = 0; fault < FAULTS; fault++) {
+		unsigned met = pack_with_faults(s, source, fault, force);
+
+		if (met < at_least[fault])
+			fail_msg("%s: only %u calls met", fault_names[fault], met);
+	}
+}
+
+static void packing(void **state)
+{
+	struct state *s = *state;
+
+	pack_faults(s, s->source, false);
+}
+
+/* An image that is to be replaced stays what it was until the new one is whole. */
+static void replacing(void **state)
+{
+	struct state *s = *state;
+	struct thaw_error err;
+
+	assert_success(pack(s, s->source, false, &err), &err);
+	pack_faults(s, s->source, true);
+}
+
+static void packing_without_tmpfile(void **state)
+{
+	struct state *s = *state;
+
+	no_tmpfile = true;
+	pack_faults(s, s->source, false);
+}
+
+static void packing_a_directory(void **state)
+{
+	struct state *s = *state;
+	char *tree = join_path(s->directory, "tree"), *file = join_path(tree, "f");
+	char *link = join_path(tree, "g"), *symlink_path = join_path(tree, "s");
+
+	assert_int_equal(mkdir(tree, 0755), 0);
+	write_file(file, s->tar.data, 30000);
+	assert_int_equal(__real_linkat(AT_FDCWD, file, AT_FDCWD, link, 0), 0);
+	assert_int_equal(symlink("f", symlink_path), 0);
+	pack_faults(s, tree, false);
+	free(tree);
+	free(file);
+	free(link);
+	free(symlink_path);
+}
+
+static void reading(void **state)
+{
+	static const enum fault faults[] = { FAULT_MEMORY, FAULT_PREAD, FAULT_FSTAT };
+	struct state *s = *state;
+	struct thaw_error err;
+
+	assert_success(pack(s, s->source, false, &err), &err);
+	for (size_t i = 0; i < ARRAY_SIZE(faults); i++) {
+		for (int n = 1;; n++) {
+			int r;
+
+			memset(&err, 0, sizeof(err));
+			atomic_store(&fired, 0);
+			atomic_store(&countdown[faults[i]], n);
+			r = open_and_read(s->output, &err);
+			atomic_store(&countdown[faults[i]], 0);
+			if (!atomic_load(&fired)) {
+				assert_success(r, &err);
+				assert_true(n > 1);
+				break;
+			}
+			assert_true(r < 0);
+			assert_true(r == -fault_errors[faults[i]]);
+			assert_int_equal(err.exit_code, THAW_EXIT_IO);
+			assert_true(err.text[0] != '\0');
+		}
+	}
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(packing),
+		TEST(replacing),
+		TEST(packing_without_tmpfile),
+		TEST(packing_a_directory),
+		TEST(reading),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -65,6 +65,7 @@ static void start_warmer(const struct thaw_serving *serving, int fd, int root_fd
 		.image = serving->image,
 		.warm = &serving->warm,
 		.counters = serving->counters,
+		.timeline = serving->timeline,
 		.fuse_fd = fd,
 		.root_fd = root_fd,
 		.root_path = root_path,
@@ -80,6 +81,22 @@ static void start_warmer(const struct thaw_serving *serving, int fd, int root_fd
 		thaw_log(LOG_WARNING, "%s: not warmed: %s", serving->name, strerror(-r));
 }
 
+/* By the thread that decodes, before and after. */
+static void note_decoding(void *userdata, const struct thaw_frame *frame, bool done)
+{
+	static _Thread_local uint64_t began;
+	struct thaw_timeline_event event = {
+		.kind = THAW_TIMELINE_FRAME,
+		.began = began,
+		.bytes = frame->size,
+	};
+
+	if (done)
+		thaw_timeline_add(userdata, &event);
+	else
+		began = thaw_timeline_now();
+}
+
 int thaw_serving_run(struct thaw_serving *serving, int fd, int root_fd, const char *root_path)
 {
 	_cleanup_(closep) int own_fd = fd;
@@ -93,6 +110,9 @@ int thaw_serving_run(struct thaw_serving *serving, int fd, int root_fd, const ch
 	}
 	worker.counters = serving->counters;
 	worker.trace = serving->trace;
+	worker.timeline = serving->timeline;
+	if (serving->timeline)
+		thaw_reader_observe(worker.reader, note_decoding, serving->timeline);
 	worker.no_readahead = serving->no_readahead;
 	worker.warm = serving->warm.count ? &serving->warm : NULL;
 	start_warmer(serving, fd, root_fd, root_path);

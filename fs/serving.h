@@ -7,6 +7,7 @@
  */
 #include "counters.h"
 #include "thaw/image.h"
+#include "thaw/timeline.h"
 #include "warm-pages.h"
 
 struct thaw_serving {
@@ -15,6 +16,7 @@ struct thaw_serving {
 	struct thaw_warm_pages warm;
 	struct thaw_counters *counters;
 	struct thaw_trace *trace; /* borrowed; set it to record */
+	struct thaw_timeline *timeline; /* likewise */
 	bool no_readahead;	  /* the trace is to name just the pages that are touched */
 	unsigned threads;	  /* 0: the default */
 	uint64_t cache_bytes;	  /* 0: the default */

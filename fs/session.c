@@ -8,23 +8,39 @@
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "counters.h"
 #include "log.h"
+#include "thaw/timeline.h"
+#include "thaw/trace.h"
 
 #define THREADS_DEFAULT 4u
 
 /* When this thread's request was read; libfuse answers from the thread that read. */
 static _Thread_local uint64_t request_began;
 
-static uint64_t now_us(void)
-{
-	struct timespec ts;
+/* The same request, for the timeline. */
+static _Thread_local struct thaw_timeline_event request;
 
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts); /* cannot fail */
-	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+static void note_request(const struct thaw_timeline *timeline, const char *buf, size_t n)
+{
+	struct fuse_in_header header;
+	struct fuse_read_in in;
+
+	memcpy(&header, buf, sizeof(header));
+	request = (struct thaw_timeline_event){
+		.kind = THAW_TIMELINE_REQUEST,
+		.began = request_began,
+		.opcode = (uint16_t)header.opcode,
+		.by_warmer = thaw_timeline_is_warmer(timeline, header.pid),
+		.ino = (uint32_t)header.nodeid,
+	};
+	if (header.opcode == FUSE_READ && n >= sizeof(header) + sizeof(in)) {
+		memcpy(&in, buf + sizeof(header), sizeof(in));
+		request.first = (uint32_t)(in.offset / THAW_PAGE_SIZE);
+		request.bytes = in.size;
+	}
 }
 
 static ssize_t counted_read(int fd, void *buf, size_t size, void *userdata)
@@ -36,9 +52,11 @@ static ssize_t counted_read(int fd, void *buf, size_t size, void *userdata)
 	if (n < (ssize_t)sizeof(header))
 		return n;
 	memcpy(&header, buf, sizeof(header));
-	request_began = now_us();
+	request_began = thaw_timeline_now();
 	if (header.opcode < THAW_STAT_OPCODES)
 		count_add(&worker->counters->requests[header.opcode], 1);
+	if (worker->timeline)
+		note_request(worker->timeline, buf, (size_t)n);
 	return n;
 }
 
@@ -49,12 +67,14 @@ static ssize_t counted_writev(int fd, struct iovec *iov, int count, void *userda
 	int saved = errno;
 
 	if (request_began) {
-		uint64_t us = now_us() - request_began;
+		uint64_t us = thaw_timeline_now() - request_began;
 		unsigned bucket = 0;
 
 		while (us >> bucket && bucket < THAW_STAT_LATENCIES - 1)
 			bucket++;
 		count_add(&worker->counters->latency[bucket], 1);
+		if (worker->timeline)
+			thaw_timeline_add(worker->timeline, &request);
 		request_began = 0;
 	}
 	errno = saved;

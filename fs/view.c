@@ -305,6 +305,7 @@ static int view_setup(struct view *view, struct thaw_error *err)
 	if (r < 0)
 		return r;
 	view->serving.trace = view->options->trace;
+	view->serving.timeline = view->options->timeline;
 	view->serving.no_readahead = view->options->trace != NULL;
 	thaw_digest_hex(thaw_image_info(view->serving.image)->identity, view->identity);
 	r = prepare_places(view, err);

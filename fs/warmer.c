@@ -166,6 +166,8 @@ static void __attribute__((noreturn)) run_lister(const struct thaw_warmer *warme
 	lister->warmer = warmer;
 	lister->open_fd = -1;
 	restrict_to_listing(warmer);
+	if (warmer->timeline)
+		thaw_timeline_set_warmer(warmer->timeline, (uint32_t)getpid());
 	for (unsigned i = 0; i < warmer->warm->count; i++)
 		list_set(lister, warmer->warm->sets[i], warmer->warm->infos[i].ops, progress);
 	_exit(0);
@@ -199,7 +201,19 @@ static int store(const struct pusher *pusher, const struct thaw_warm_op *op, con
 		{ .iov_base = (void *)data, .iov_len = op->length },
 	};
 
-	return writev(pusher->warmer->fuse_fd, iov, 3) < 0 ? -errno : 0;
+	struct thaw_timeline *timeline = pusher->warmer->timeline;
+	struct thaw_timeline_event event = {
+		.kind = THAW_TIMELINE_PUSH,
+		.ino = op->ino,
+		.first = op->first,
+		.bytes = op->length,
+		.began = timeline ? thaw_timeline_now() : 0,
+	};
+	int r = writev(pusher->warmer->fuse_fd, iov, 3) < 0 ? -errno : 0;
+
+	if (timeline && r == 0)
+		thaw_timeline_add(timeline, &event);
+	return r;
 }
 
 static int wait_for_lister(struct pusher *pusher, uint32_t op)
@@ -232,6 +246,22 @@ static int push_op(struct pusher *pusher, const struct thaw_warm_op *op, const u
 											     0;
 }
 
+static int load_frame(const struct pusher *pusher, struct thaw_warm *set, uint32_t frame,
+		      uint8_t *buf, struct thaw_error *err)
+{
+	struct thaw_timeline *timeline = pusher->warmer->timeline;
+	struct thaw_timeline_event event = {
+		.kind = THAW_TIMELINE_WARM_FRAME,
+		.bytes = thaw_warm_frame_size(set, frame),
+		.began = timeline ? thaw_timeline_now() : 0,
+	};
+	int r = thaw_warm_frame(set, frame, buf, err);
+
+	if (timeline)
+		thaw_timeline_add(timeline, &event);
+	return r;
+}
+
 static int push_set(struct pusher *pusher, struct thaw_warm *set,
 		    const struct thaw_warm_info *info, uint32_t base)
 {
@@ -251,7 +281,7 @@ static int push_set(struct pusher *pusher, struct thaw_warm *set,
 		}
 		if (used == size) {
 			size = thaw_warm_frame_size(set, frame);
-			r = buf ? thaw_warm_frame(set, frame++, buf, &err) : -ENOMEM;
+			r = buf ? load_frame(pusher, set, frame++, buf, &err) : -ENOMEM;
 			if (r < 0)
 				return r;
 			used = 0;

@@ -13,12 +13,14 @@
  * kernel believes that it may come. For the same reason neither is a thread of
  * the worker.
  */
+#include "thaw/timeline.h"
 #include "warm-pages.h"
 
 struct thaw_warmer {
 	const struct thaw_image *image;
 	const struct thaw_warm_pages *warm; /* with at least one set */
 	struct thaw_counters *counters;
+	struct thaw_timeline *timeline; /* when recording; else NULL */
 	int fuse_fd;
 	/*
 	 * The mount's root: a detached clone of the mount (which does not make it

@@ -20,6 +20,7 @@ struct thaw_worker {
 	const char *name; /* of the image, for the log */
 	struct thaw_counters *counters; /* shared with the warmer */
 	struct thaw_trace *trace;	/* when recording; else NULL */
+	struct thaw_timeline *timeline; /* likewise */
 	const struct thaw_warm_pages *warm; /* what the warmer pushes; NULL without warm sets */
 	bool no_readahead; /* while recording: reads name just what is touched */
 	uint64_t began;	   /* CLOCK_MONOTONIC seconds */

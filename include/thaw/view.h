@@ -8,6 +8,7 @@
 #include <stdbool.h>
 
 #include "thaw/error.h"
+#include "thaw/timeline.h"
 #include "thaw/trace.h"
 
 struct thaw_view_options {
@@ -26,6 +27,7 @@ struct thaw_view_options {
 	 */
 	const char *scratch;
 	struct thaw_trace *trace;
+	struct thaw_timeline *timeline; /* to be filled while it is served; or NULL */
 };
 
 /*

@@ -2,6 +2,7 @@
 """The command line of tools/bench."""
 
 import argparse
+import fcntl
 import importlib
 import os
 import shutil
@@ -19,6 +20,17 @@ TOOLS = ("cat", "cp", "env", "find", "fusermount3", "gzip", "mksquashfs", "mount
          "tar", "umount", "unsquashfs", "xargs", "zstd", "bash", "archivemount")
 
 
+def only_one(folder, say):
+    """Wait until no other benchmark runs: both would drop caches. Held until this one ends."""
+    lock = open(os.path.join(folder, ".lock"), "w", encoding="ascii")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say("waiting for another benchmark to end")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
 class Bench:
     """What every subcommand is given: its options, the material and the machine."""
 
@@ -32,7 +44,9 @@ class Bench:
         self.thaw = find_thaw(options.thaw)
         self.material = Material("prefix", self.thaw, options.level, self.say, options.env)
         self.python = os.path.join(self.material.tree, "bin", "python3")
-        self.scratch = tempfile.mkdtemp(prefix="run-", dir=os.path.dirname(self.material.folder))
+        folder = os.path.dirname(self.material.folder)
+        self.lock = None if options.list else only_one(folder, self.say)
+        self.scratch = tempfile.mkdtemp(prefix="run-", dir=folder)
         self._system = None
 
     def say(self, text):
@@ -41,6 +55,8 @@ class Bench:
 
     def close(self):
         shutil.rmtree(self.scratch, ignore_errors=True)
+        if self.lock:
+            self.lock.close()
 
     def system_files(self):
         """Programs and libraries outside of the environment, which no row is to pay for."""

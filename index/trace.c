@@ -3,6 +3,7 @@
 #include "thaw/trace.h"
 
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -15,57 +16,66 @@ struct slot {
 	uint32_t b; /* READ: pages; names: bytes */
 };
 
+/* What is shared. A recorder that was taken over may have written anything into it. */
+struct shared {
+	_Atomic uint32_t used; /* slots handed out */
+	_Atomic uint32_t names_used;
+	_Atomic uint64_t dropped;
+	struct slot slots[];
+};
+
+/* What each process has for itself: bounds that nobody else can move. */
 struct thaw_trace {
 	uint32_t max_events, max_names;
-	_Atomic uint32_t used;	     /* slots handed out; may pass max_events */
-	_Atomic uint32_t names_used; /* likewise */
-	_Atomic uint64_t dropped;
 	size_t mapped;
-	struct slot slots[];
+	struct shared *shared;
 };
 
 static char *names_of(const struct thaw_trace *trace)
 {
-	return (char *)&trace->slots[trace->max_events];
+	return (char *)&trace->shared->slots[trace->max_events];
 }
 
 struct thaw_trace *thaw_trace_new(uint32_t max_events)
 {
-	uint32_t max_names = max_events <= UINT32_MAX / NAME_BYTES_PER_EVENT
-				     ? max_events * NAME_BYTES_PER_EVENT
-				     : UINT32_MAX;
-	size_t size = sizeof(struct thaw_trace) +
-		      (size_t)max_events * sizeof(struct slot) + max_names;
-	struct thaw_trace *trace = mmap(NULL, size, PROT_READ | PROT_WRITE,
-					MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-					0);
+	struct thaw_trace *trace = calloc(1, sizeof(*trace));
 
-	if (trace == MAP_FAILED)
+	if (!trace)
 		return NULL;
 	trace->max_events = max_events;
-	trace->max_names = max_names;
-	trace->mapped = size;
+	trace->max_names = max_events <= UINT32_MAX / NAME_BYTES_PER_EVENT
+				   ? max_events * NAME_BYTES_PER_EVENT
+				   : UINT32_MAX;
+	trace->mapped = sizeof(struct shared) + (size_t)max_events * sizeof(struct slot) +
+			trace->max_names;
+	trace->shared = mmap(NULL, trace->mapped, PROT_READ | PROT_WRITE,
+			     MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (trace->shared == MAP_FAILED) {
+		free(trace);
+		return NULL;
+	}
 	return trace;
 }
 
 struct thaw_trace *thaw_trace_free(struct thaw_trace *trace)
 {
 	if (trace)
-		(void)munmap(trace, trace->mapped); /* a whole mapping: cannot fail */
+		(void)munmap(trace->shared, trace->mapped); /* a whole mapping: cannot fail */
+	free(trace);
 	return NULL;
 }
 
 static struct slot *take_slot(struct thaw_trace *trace)
 {
-	uint32_t number = atomic_load(&trace->used);
+	uint32_t number = atomic_load(&trace->shared->used);
 
 	do {
 		if (number >= trace->max_events) {
-			atomic_fetch_add(&trace->dropped, 1);
+			atomic_fetch_add(&trace->shared->dropped, 1);
 			return NULL;
 		}
-	} while (!atomic_compare_exchange_weak(&trace->used, &number, number + 1));
-	return &trace->slots[number];
+	} while (!atomic_compare_exchange_weak(&trace->shared->used, &number, number + 1));
+	return &trace->shared->slots[number];
 }
 
 void thaw_trace_add_read(struct thaw_trace *trace, uint32_t ino, uint64_t offset,
@@ -94,13 +104,13 @@ void thaw_trace_add(struct thaw_trace *trace, enum thaw_trace_kind kind, uint32_
 	struct slot *slot;
 
 	if (name_len > 0) {
-		offset = atomic_load(&trace->names_used);
+		offset = atomic_load(&trace->shared->names_used);
 		do {
 			if (name_len > trace->max_names - offset) {
-				atomic_fetch_add(&trace->dropped, 1);
+				atomic_fetch_add(&trace->shared->dropped, 1);
 				return;
 			}
-		} while (!atomic_compare_exchange_weak(&trace->names_used, &offset,
+		} while (!atomic_compare_exchange_weak(&trace->shared->names_used, &offset,
 						       offset + (uint32_t)name_len));
 		memcpy(names_of(trace) + offset, name, name_len);
 	}
@@ -115,32 +125,36 @@ void thaw_trace_add(struct thaw_trace *trace, enum thaw_trace_kind kind, uint32_
 
 uint32_t thaw_trace_count(const struct thaw_trace *trace)
 {
-	return atomic_load(&trace->used);
+	uint32_t used = atomic_load(&trace->shared->used);
+
+	return used < trace->max_events ? used : trace->max_events;
 }
 
 uint64_t thaw_trace_dropped(const struct thaw_trace *trace)
 {
-	return atomic_load(&trace->dropped);
+	return atomic_load(&trace->shared->dropped);
 }
 
 bool thaw_trace_get(const struct thaw_trace *trace, uint32_t number,
 		    struct thaw_trace_event *ret_event)
 {
-	const struct slot *slot = &trace->slots[number];
+	const struct slot *slot = &trace->shared->slots[number];
 	uint32_t kind = atomic_load_explicit(&slot->kind, memory_order_acquire);
+	/* The worker parses hostile bytes and may live on: read once, then check. */
+	uint32_t a = *(const volatile uint32_t *)&slot->a;
+	uint32_t b = *(const volatile uint32_t *)&slot->b;
 
 	if (kind < THAW_TRACE_READ || kind > THAW_TRACE_LINK)
 		return false;
 	*ret_event = (struct thaw_trace_event){ .kind = kind, .ino = slot->ino };
 	if (kind == THAW_TRACE_READ) {
-		ret_event->first = slot->a;
-		ret_event->count = slot->b;
-	} else {
-		/* The worker parses hostile bytes: what it leaves behind is not trusted. */
-		if (slot->a > trace->max_names || slot->b > trace->max_names - slot->a)
-			return false;
-		ret_event->name = names_of(trace) + slot->a;
-		ret_event->name_len = slot->b;
+		ret_event->first = a;
+		ret_event->count = b;
+		return true;
 	}
+	if (a > trace->max_names || b > trace->max_names - a)
+		return false;
+	ret_event->name = names_of(trace) + a;
+	ret_event->name_len = b;
 	return true;
 }

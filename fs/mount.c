@@ -134,24 +134,30 @@ static int tell(int fd, const struct outcome *outcome)
 	return write(fd, outcome, sizeof(*outcome)) == (ssize_t)sizeof(*outcome) ? 0 : -EPIPE;
 }
 
+/* What the worker holds of the pipe to its parent; open as long as it lives. */
+struct teller {
+	int fd;
+	bool told;
+};
+
 static int tell_ready(void *userdata)
 {
-	int *fd = userdata;
+	struct teller *teller = userdata;
 	struct outcome outcome = { 0 };
-	int r = tell(*fd, &outcome);
 
-	*fd = safe_close(*fd);
-	return r;
+	teller->told = true;
+	return tell(teller->fd, &outcome);
 }
 
 static void __attribute__((noreturn)) run_worker(struct mount *mount, int fd)
 {
+	struct teller teller = { .fd = fd };
 	struct outcome outcome = { 0 };
 
 	thaw_log_open(false);
 	thaw_detach_from_terminal();
-	outcome.result = serve(mount, tell_ready, &fd, &outcome.err);
-	if (outcome.result < 0 && fd >= 0)
+	outcome.result = serve(mount, tell_ready, &teller, &outcome.err);
+	if (outcome.result < 0 && !teller.told)
 		(void)tell(fd, &outcome); /* if the parent is gone, so is whom it would tell */
 	else if (outcome.result < 0)
 		thaw_log(LOG_ERR, "%s: %s", mount->serving.name, outcome.err.text);
@@ -159,15 +165,16 @@ static void __attribute__((noreturn)) run_worker(struct mount *mount, int fd)
 }
 
 /* Mounted is not yet serving: the first answer is what the caller waits for. */
-static int wait_for_answer(const struct mount *mount, struct thaw_error *err)
+static int wait_for_answer(const struct mount *mount, int worker, struct thaw_error *err)
 {
 	struct stat st;
 
 	if (stat(mount->directory, &st) < 0)
 		return thaw_io(err, -errno, "mounted, but does not answer");
-	if (mount->options->wait_warm)
-		thaw_serving_wait_warm(&mount->serving);
-	return 0;
+	if (!mount->options->wait_warm || thaw_serving_wait_warm(&mount->serving, worker))
+		return 0;
+	(void)!thaw_umount(mount->directory, true, NULL); /* dead, and said below */
+	return thaw_io(err, -ENOTCONN, "the worker ended while the mount was being warmed");
 }
 
 static int wait_for_worker(const struct mount *mount, pid_t pid, int fd, struct thaw_error *err)
@@ -180,7 +187,7 @@ static int wait_for_worker(const struct mount *mount, pid_t pid, int fd, struct 
 		n = read(fd, &outcome, sizeof(outcome));
 	while (n < 0 && errno == EINTR);
 	if (n == (ssize_t)sizeof(outcome) && outcome.result == 0)
-		return wait_for_answer(mount, err);
+		return wait_for_answer(mount, fd, err);
 
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;

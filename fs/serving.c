@@ -4,11 +4,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <syslog.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -17,7 +17,7 @@
 #include "warmer.h"
 
 /* For the signal handler: there is one worker in a process. */
-static struct thaw_counters *handler_counters;
+static struct thaw_warmer *handler_warmer;
 
 int thaw_serving_init(struct thaw_serving *serving, const char *image, const char *warm,
 		      struct thaw_error *err)
@@ -48,37 +48,40 @@ void thaw_serving_deinit(struct thaw_serving *serving)
 /* A warmer that was killed must not look as if it were still at work. */
 static void reap_warmer(int signal_number)
 {
+	struct thaw_warmer *warmer = handler_warmer;
 	uint32_t running = THAW_WARM_RUNNING;
 	int saved = errno;
 
-	while (waitpid(-1, NULL, WNOHANG) > 0)
-		atomic_compare_exchange_strong(&handler_counters->warm_state, &running,
+	if (warmer->pid > 0 && waitpid(warmer->pid, NULL, WNOHANG) == warmer->pid) {
+		warmer->pid = 0;
+		atomic_compare_exchange_strong(&warmer->counters->warm_state, &running,
 					       THAW_WARM_STOPPED);
+	}
 	errno = saved;
 }
 
-static void start_warmer(const struct thaw_serving *serving, int fd, int root_fd,
-			 const char *root_path)
+static void start_warmer(const struct thaw_serving *serving, struct thaw_warmer *warmer)
 {
 	struct sigaction action = { .sa_handler = reap_warmer, .sa_flags = SA_RESTART };
-	struct thaw_warmer warmer = {
-		.image = serving->image,
-		.warm = &serving->warm,
-		.counters = serving->counters,
-		.timeline = serving->timeline,
-		.fuse_fd = fd,
-		.root_fd = root_fd,
-		.root_path = root_path,
-	};
+	sigset_t child;
 	int r;
 
-	if (serving->warm.count == 0)
-		return;
-	handler_counters = serving->counters;
-	(void)sigaction(SIGCHLD, &action, NULL); /* a valid signal: cannot fail */
-	r = thaw_warmer_start(&warmer);
+	/* Held back until its number is known: it may end at once. */
+	(void)sigemptyset(&child); /* valid arguments: none of these can fail */
+	(void)sigaddset(&child, SIGCHLD);
+	(void)pthread_sigmask(SIG_BLOCK, &child, NULL);
+	handler_warmer = warmer;
+	(void)sigaction(SIGCHLD, &action, NULL);
+	r = thaw_warmer_start(warmer);
+	(void)pthread_sigmask(SIG_UNBLOCK, &child, NULL);
 	if (r < 0)
 		thaw_log(LOG_WARNING, "%s: not warmed: %s", serving->name, strerror(-r));
+}
+
+static void stop_warmer(struct thaw_warmer *warmer)
+{
+	(void)signal(SIGCHLD, SIG_DFL); /* a valid signal: cannot fail */
+	thaw_warmer_stop(warmer);
 }
 
 /* By the thread that decodes, before and after. */
@@ -100,6 +103,16 @@ static void note_decoding(void *userdata, const struct thaw_frame *frame, bool d
 int thaw_serving_run(struct thaw_serving *serving, int fd, int root_fd, const char *root_path)
 {
 	_cleanup_(closep) int own_fd = fd;
+	struct thaw_warmer warmer = {
+		.image = serving->image,
+		.warm = &serving->warm,
+		.counters = serving->counters,
+		.timeline = serving->timeline,
+		.fuse_fd = fd,
+		.root_fd = root_fd,
+		.root_path = root_path,
+		.life = -1,
+	};
 	struct thaw_worker worker;
 	int r;
 
@@ -115,19 +128,25 @@ int thaw_serving_run(struct thaw_serving *serving, int fd, int root_fd, const ch
 		thaw_reader_observe(worker.reader, note_decoding, serving->timeline);
 	worker.no_readahead = serving->no_readahead;
 	worker.warm = serving->warm.count ? &serving->warm : NULL;
-	start_warmer(serving, fd, root_fd, root_path);
+	if (serving->warm.count)
+		start_warmer(serving, &warmer);
 	(void)safe_close(root_fd); /* the lister's */
 	r = thaw_session_run(&worker, fd, serving->threads);
+	/* While we hold the descriptor: nobody can be left waiting for an answer. */
+	if (serving->warm.count)
+		stop_warmer(&warmer);
 	thaw_worker_deinit(&worker);
 	return r;
 }
 
-void thaw_serving_wait_warm(const struct thaw_serving *serving)
+bool thaw_serving_wait_warm(const struct thaw_serving *serving, int worker)
 {
-	const struct timespec step = { .tv_nsec = 1000000 };
+	struct pollfd gone = { .fd = worker }; /* POLLHUP always counts */
 
 	while (atomic_load(&serving->counters->warm_state) == THAW_WARM_RUNNING)
-		(void)nanosleep(&step, NULL); /* a signal only makes it shorter */
+		if (poll(&gone, 1, 1) > 0)
+			return false;
+	return true;
 }
 
 void thaw_detach_from_terminal(void)

@@ -34,8 +34,12 @@ void thaw_serving_deinit(struct thaw_serving *serving);
 _must_check_ int thaw_serving_run(struct thaw_serving *serving, int fd, int root_fd,
 				  const char *root_path);
 
-/* Wait until the warmer has finished or given up; at once without one. */
-void thaw_serving_wait_warm(const struct thaw_serving *serving);
+/*
+ * Wait until the warmer has finished or given up; at once without one. worker is
+ * a pipe or socket whose other end only the worker has: false when that is gone.
+ * The caller must not hold the FUSE descriptor (see warmer.h).
+ */
+_must_check_ bool thaw_serving_wait_warm(const struct thaw_serving *serving, int worker);
 
 /* Leave the caller's terminal, session and directory. */
 void thaw_detach_from_terminal(void);

@@ -122,6 +122,8 @@ void thaw_warm_pages_note(const struct thaw_warm_pages *warm, struct thaw_counte
 					(uint64_t)run->first + run->count :
 					end;
 
+		if (run->first >= end)
+			return; /* they are in order */
 		if (low < high)
 			count_add(run->op < done ? &counters->warm_pages_read :
 						   &counters->warm_overtaken,

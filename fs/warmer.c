@@ -13,11 +13,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "memory-pressure.h"
@@ -127,7 +129,15 @@ static void look_up(struct lister *lister, const struct thaw_warm_op *op)
 	(void)fstatat(lister->open_fd, name, &st, AT_SYMLINK_NOFOLLOW); /* being asked is the point */
 }
 
-static void list_set(struct lister *lister, const struct thaw_warm *set, uint32_t ops, int progress)
+/* Operations before this one, of all sets together, are done: the pusher waits for that. */
+static void say(int progress, uint32_t op)
+{
+	if (write(progress, &op, sizeof(op)) != (ssize_t)sizeof(op))
+		_exit(1);
+}
+
+static void list_set(struct lister *lister, const struct thaw_warm *set, uint32_t ops,
+		     uint32_t base, int progress)
 {
 	bool unsaid = false;
 
@@ -136,9 +146,8 @@ static void list_set(struct lister *lister, const struct thaw_warm *set, uint32_
 
 		thaw_warm_op(set, i, &op);
 		if (op.kind == THAW_WARM_PAGES) {
-			/* What comes before these pages is done: the pusher waits for that. */
-			if (unsaid && write(progress, &i, sizeof(i)) != (ssize_t)sizeof(i))
-				_exit(1);
+			if (unsaid)
+				say(progress, base + i);
 			unsaid = false;
 			continue;
 		}
@@ -148,18 +157,19 @@ static void list_set(struct lister *lister, const struct thaw_warm *set, uint32_
 		} else if (op.kind == THAW_WARM_LOOK) {
 			look_up(lister, &op);
 		} else {
-			int base = base_of(lister, op.ino);
+			int at = base_of(lister, op.ino);
 
-			(void)readlinkat(base, lister->path, lister->names, sizeof(lister->names));
+			(void)readlinkat(at, lister->path, lister->names, sizeof(lister->names));
 		}
 	}
-	if (write(progress, &ops, sizeof(ops)) != (ssize_t)sizeof(ops))
-		_exit(1);
+	if (unsaid)
+		say(progress, base + ops);
 }
 
 static void __attribute__((noreturn)) run_lister(const struct thaw_warmer *warmer, int progress)
 {
 	struct lister *lister = calloc(1, sizeof(*lister));
+	uint32_t base = 0;
 
 	if (!lister)
 		_exit(1);
@@ -168,8 +178,12 @@ static void __attribute__((noreturn)) run_lister(const struct thaw_warmer *warme
 	restrict_to_listing(warmer);
 	if (warmer->timeline)
 		thaw_timeline_set_warmer(warmer->timeline, (uint32_t)getpid());
-	for (unsigned i = 0; i < warmer->warm->count; i++)
-		list_set(lister, warmer->warm->sets[i], warmer->warm->infos[i].ops, progress);
+	for (unsigned i = 0; i < warmer->warm->count; i++) {
+		uint32_t ops = warmer->warm->infos[i].ops;
+
+		list_set(lister, warmer->warm->sets[i], ops, base, progress);
+		base += ops;
+	}
 	_exit(0);
 }
 
@@ -177,8 +191,9 @@ static void __attribute__((noreturn)) run_lister(const struct thaw_warmer *warme
 
 struct pusher {
 	const struct thaw_warmer *warmer;
-	int progress; /* from the lister */
-	uint32_t listed; /* operations of this set before which all listing is done */
+	int fuse_fd;
+	int progress;	 /* from the lister */
+	uint32_t listed; /* operations, of all sets together, before which all listing is done */
 	struct thaw_memory memory;
 	uint64_t since_look; /* pages since memory was looked at */
 };
@@ -209,7 +224,7 @@ static int store(const struct pusher *pusher, const struct thaw_warm_op *op, con
 		.bytes = op->length,
 		.began = timeline ? thaw_timeline_now() : 0,
 	};
-	int r = writev(pusher->warmer->fuse_fd, iov, 3) < 0 ? -errno : 0;
+	int r = writev(pusher->fuse_fd, iov, 3) < 0 ? -errno : 0;
 
 	if (timeline && r == 0)
 		thaw_timeline_add(timeline, &event);
@@ -269,14 +284,13 @@ static int push_set(struct pusher *pusher, struct thaw_warm *set,
 	uint32_t frame = 0, size = 0, used = 0, need = 0;
 	struct thaw_error err;
 
-	pusher->listed = 0;
 	for (uint32_t i = 0; i < info->ops; i++) {
 		struct thaw_warm_op op;
 		int r;
 
 		thaw_warm_op(set, i, &op);
 		if (op.kind != THAW_WARM_PAGES) {
-			need = i + 1;
+			need = base + i + 1;
 			continue;
 		}
 		if (used == size) {
@@ -308,7 +322,7 @@ static int start_lister(struct pusher *pusher)
 	pid = fork();
 	if (pid == 0) {
 		/* Nobody may hold both: see warmer.h. */
-		(void)close(pusher->warmer->fuse_fd);
+		(void)close(pusher->fuse_fd);
 		(void)safe_close(fds[0]);
 		die_with_parent(parent);
 		run_lister(pusher->warmer, fds[1]);
@@ -337,9 +351,9 @@ static int push_all(struct pusher *pusher)
 	return 0;
 }
 
-static void __attribute__((noreturn)) run_pusher(const struct thaw_warmer *warmer)
+static void __attribute__((noreturn)) run_pusher(const struct thaw_warmer *warmer, int fuse_fd)
 {
-	struct pusher pusher = { .warmer = warmer };
+	struct pusher pusher = { .warmer = warmer, .fuse_fd = fuse_fd };
 	int r;
 
 	thaw_memory_open(&pusher.memory);
@@ -352,24 +366,123 @@ static void __attribute__((noreturn)) run_pusher(const struct thaw_warmer *warme
 	_exit(0);
 }
 
-int thaw_warmer_start(const struct thaw_warmer *warmer)
+/* -- the guard -- */
+
+/* The kernel refuses to fill less than a largest write request: 1 MiB and its header. */
+#define REQUEST_SIZE ((1u << 20) + (64u << 10))
+
+/*
+ * A device of our own on the worker's connection. What the worker had read and
+ * not answered when it died ends with the worker's own device; were the two
+ * one, it would wait for us. The old one if there is no other.
+ */
+static int clone_device(int fuse_fd)
 {
-	pid_t parent = getpid(), pid;
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	uint32_t old = (uint32_t)fuse_fd;
+
+	if (fd >= 0 && ioctl(fd, FUSE_DEV_IOC_CLONE, &old) < 0)
+		fd = safe_close(fd);
+	if (fd < 0)
+		return fuse_fd;
+	(void)close(fuse_fd);
+	return fd;
+}
+
+/* Read one request and refuse it; false when the connection has ended. */
+static bool refuse_request(int fuse_fd, uint8_t *buf)
+{
+	struct fuse_out_header out = { .len = sizeof(out), .error = -ECONNABORTED };
+	struct fuse_in_header in;
+	ssize_t n = read(fuse_fd, buf, REQUEST_SIZE);
+
+	if (n < (ssize_t)sizeof(in))
+		return n < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOENT);
+	memcpy(&in, buf, sizeof(in));
+	out.unique = in.unique;
+	(void)!write(fuse_fd, &out, sizeof(out)); /* what wants no answer: ENOENT */
+	return true;
+}
+
+/*
+ * The worker is gone. The pusher may be waiting for a page that a reader has
+ * locked, and the reader for an answer; neither can be killed, and as long as
+ * the pusher has the device, the kernel does not give up on the answer. So
+ * whatever is asked gets one, until the pusher has ended.
+ */
+static void end_pusher(int fuse_fd, pid_t pid)
+{
+	uint8_t *buf = malloc(REQUEST_SIZE);
+	struct pollfd request = { .fd = fuse_fd, .events = POLLIN };
+
+	(void)kill(pid, SIGKILL);
+	(void)fcntl(fuse_fd, F_SETFL, O_RDWR | O_NONBLOCK);
+	while (buf && waitpid(pid, NULL, WNOHANG) == 0) {
+		if (request.fd < 0)
+			(void)poll(NULL, 0, 1);
+		else if (poll(&request, 1, 1) > 0 && !refuse_request(fuse_fd, buf))
+			request.fd = -1;
+	}
+	free(buf);
+}
+
+static void __attribute__((noreturn)) run_guard(const struct thaw_warmer *warmer, int life)
+{
+	int fuse_fd = clone_device(warmer->fuse_fd), done;
+	pid_t self = getpid(), pid;
+	struct pollfd ends[2];
+
+	pid = fork();
+	if (pid < 0)
+		_exit(1);
+	if (pid == 0) {
+		die_with_parent(self);
+		(void)safe_close(life);
+		run_pusher(warmer, fuse_fd);
+	}
+	(void)safe_close(warmer->root_fd);
+	done = (int)syscall(SYS_pidfd_open, pid, 0);
+	ends[0] = (struct pollfd){ .fd = done, .events = POLLIN };
+	ends[1] = (struct pollfd){ .fd = life, .events = POLLIN };
+	while (done >= 0 && poll(ends, 2, -1) < 0 && errno == EINTR)
+		;
+	if (done >= 0 && ends[0].revents == 0)
+		end_pusher(fuse_fd, pid);
+	else
+		(void)waitpid(pid, NULL, 0);
+	_exit(0);
+}
+
+int thaw_warmer_start(struct thaw_warmer *warmer)
+{
+	int fds[2];
+	pid_t pid;
 
 	atomic_store(&warmer->counters->warm_pages_total, warmer->warm->pages);
 	atomic_store(&warmer->counters->warm_state, THAW_WARM_RUNNING);
-	pid = fork();
+	pid = pipe2(fds, O_CLOEXEC) < 0 ? -1 : fork();
 	if (pid == 0) {
 		(void)signal(SIGCHLD, SIG_DFL); /* valid signals: cannot fail */
 		(void)signal(SIGTERM, SIG_DFL);
 		(void)signal(SIGINT, SIG_DFL);
 		thaw_session_hold_signals(false); /* as its parent will, only sooner */
-		die_with_parent(parent);
-		run_pusher(warmer);
+		(void)safe_close(fds[1]);
+		run_guard(warmer, fds[0]);
 	}
 	if (pid < 0) {
 		atomic_store(&warmer->counters->warm_state, THAW_WARM_STOPPED);
 		return -errno;
 	}
+	(void)safe_close(fds[0]);
+	warmer->pid = pid;
+	warmer->life = fds[1];
 	return 0;
+}
+
+void thaw_warmer_stop(struct thaw_warmer *warmer)
+{
+	warmer->life = safe_close(warmer->life);
+	while (warmer->pid > 0 && waitpid(warmer->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	warmer->pid = 0;
 }

@@ -10,6 +10,7 @@
  */
 #include "thaw/view.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -41,6 +42,7 @@ struct view {
 	char *image_directory; /* where the image is mounted */
 	char *empty_directory;
 	char *path; /* where the view is */
+	bool made_alias;
 	bool user_namespace;
 	int fuse_fd;
 	int worker; /* socket to it */
@@ -142,7 +144,7 @@ static void __attribute__((noreturn)) run_worker(struct view *view, int socket)
 	close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
 	if (!wait_for_start(socket, &root))
 		_exit(0);
-	(void)close(socket);
+	/* The socket stays: who waits for the warmer learns by it when we are gone. */
 	/* Its own namespace does not have the mount: warming goes by the descriptor or not at all. */
 	if (root < 0)
 		thaw_warm_pages_deinit(&view->serving.warm);
@@ -203,36 +205,68 @@ static int let_it_begin(struct view *view, struct thaw_error *err)
 		atomic_store(&view->serving.counters->warm_state, THAW_WARM_RUNNING);
 	if (sendmsg(view->worker, &message, MSG_NOSIGNAL) != 1)
 		return thaw_io(err, -errno, "the worker has ended");
-	view->worker = safe_close(view->worker);
+	/* The worker's now. From here on we wait for answers: see warmer.h. */
+	view->fuse_fd = safe_close(view->fuse_fd);
 	return 0;
 }
 
 /* -- places -- */
 
+/* "..", alone or between slashes. */
+static bool leads_up(const char *path)
+{
+	for (const char *part = path; part; part = strchr(part, '/')) {
+		part += *part == '/';
+		if (strncmp(part, "..", 2) == 0 && (part[2] == '/' || part[2] == '\0'))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Only looked at, and never removed and made anew: another view may stand on it,
+ * in a namespace of its own, and would vanish with the directory.
+ */
+static int check_empty(const char *alias, struct thaw_error *err)
+{
+	int fd = open(alias, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	const struct dirent *entry;
+	unsigned names = 0;
+	DIR *directory;
+
+	if (fd < 0 && (errno == ELOOP || errno == ENOTDIR))
+		return thaw_refused(err, "alias \"%.200s\": exists and is no directory", alias);
+	directory = fd < 0 ? NULL : fdopendir(fd);
+	if (!directory) {
+		int r = thaw_io(err, -errno, "alias \"%.200s\"", alias);
+
+		(void)safe_close(fd);
+		return r;
+	}
+	errno = 0;
+	while ((entry = readdir(directory)) != NULL)
+		names += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+	(void)closedir(directory);
+	return names ? thaw_refused(err, "alias \"%.200s\": is a directory that is not empty", alias) :
+		       0;
+}
+
 /* The alias: ours to mount on only when nothing is hidden by that. */
 static int prepare_alias(struct view *view, const char *alias, struct thaw_error *err)
 {
-	_cleanup_(freep) char *path = NULL;
-	struct stat st;
+	int r;
 
-	if (alias[0] == '\0' || alias[0] == '/' || strstr(alias, ".."))
+	if (alias[0] == '\0' || alias[0] == '/' || leads_up(alias))
 		return thaw_refused(err, "alias \"%.200s\": must be a name in the current directory",
 				    alias);
-	if (mkdir(alias, 0755) < 0 && errno != EEXIST)
+	view->made_alias = mkdir(alias, 0755) == 0;
+	if (!view->made_alias && errno != EEXIST)
 		return thaw_io(err, -errno, "alias \"%.200s\" cannot be made", alias);
-	if (lstat(alias, &st) < 0)
-		return thaw_io(err, -errno, "alias \"%.200s\"", alias);
-	if (!S_ISDIR(st.st_mode))
-		return thaw_refused(err, "alias \"%.200s\": exists and is no directory", alias);
-	/* rmdir() tells emptiness and ownership in one step, and cannot do harm. */
-	if (rmdir(alias) < 0 || mkdir(alias, 0755) < 0)
-		return thaw_refused(err, "alias \"%.200s\": is a directory that is in use (%s)", alias,
-				    strerror(errno));
-	path = realpath(alias, NULL);
-	if (!path)
-		return thaw_io(err, -errno, "alias \"%.200s\"", alias);
-	view->path = steal_ptr(path);
-	return 0;
+	r = check_empty(alias, err);
+	if (r < 0)
+		return r;
+	view->path = realpath(alias, NULL);
+	return view->path ? 0 : thaw_io(err, -errno, "alias \"%.200s\"", alias);
 }
 
 static int prepare_places(struct view *view, struct thaw_error *err)
@@ -322,8 +356,9 @@ static int view_setup(struct view *view, struct thaw_error *err)
 		r = start_worker(view, err);
 	if (r == 0)
 		r = mount_all(view, err);
-	if (r == 0 && view->options->wait_warm)
-		thaw_serving_wait_warm(&view->serving);
+	if (r == 0 && view->options->wait_warm &&
+	    !thaw_serving_wait_warm(&view->serving, view->worker))
+		return thaw_io(err, -ENOTCONN, "the worker ended while the view was being warmed");
 	return r;
 }
 
@@ -338,6 +373,8 @@ int thaw_view_enter(const struct thaw_view_options *options, struct thaw_error *
 	if (r == 0) {
 		*ret_path = view.path;
 		view.path = NULL;
+	} else if (view.made_alias) {
+		(void)rmdir(options->alias); /* as it was; may be somebody else's by now */
 	}
 	view.fuse_fd = safe_close(view.fuse_fd);
 	view.worker = safe_close(view.worker);
@@ -354,6 +391,8 @@ int thaw_view_environment(const char *path, struct thaw_error *err)
 	const char *old = getenv("PATH");
 	_cleanup_(freep) char *new = NULL;
 
+	if (strchr(path, ':'))
+		return thaw_refused(err, "PATH cannot hold \"%.300s\": it has a colon", path);
 	if (asprintf(&new, "%s/bin%s%s", path, old && *old ? ":" : "", old ? old : "") < 0) {
 		new = NULL;
 		return thaw_oom(err);

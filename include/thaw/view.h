@@ -15,7 +15,8 @@ struct thaw_view_options {
 	const char *image;
 	/*
 	 * Name in the current directory that the view appears at; it must be
-	 * missing or an empty directory. NULL: a place of thaw's own.
+	 * missing (then it is made, and stays, empty to all outside) or an empty
+	 * directory. NULL: a place of thaw's own.
 	 */
 	const char *alias;
 	const char *warm; /* as for thaw_mount_options */

@@ -16,7 +16,7 @@
 
 #define CHUNK (256u << 10)
 
-static bool arg_json, arg_quiet;
+static bool arg_json, arg_quiet, arg_mtime;
 
 enum change {
 	CHANGE_ADDED = 1,
@@ -355,7 +355,7 @@ static void print_changes(const struct diff *diff, const struct difference *item
 		fputs(" -> ", stdout);
 		print_text(thaw_image_target(diff->b.image, &item->b));
 	}
-	if (item->changes & CHANGE_MTIME)
+	if (item->changes & CHANGE_MTIME && arg_mtime)
 		NEXT(), printf("mtime %s -> %s", tool_time_text(item->a.mtime, from),
 			       tool_time_text(item->b.mtime, to));
 #undef NEXT
@@ -369,7 +369,8 @@ static void print_human(const struct diff *diff, const struct totals *totals)
 		bool alone = item->changes & (CHANGE_ADDED | CHANGE_REMOVED);
 		const struct thaw_inode *inode = item->a.ino ? &item->a : &item->b;
 
-		if (!item->changes)
+		/* All files of a rebuilt environment have another: only counted, unless asked for. */
+		if (!item->changes || (item->changes == CHANGE_MTIME && !arg_mtime))
 			continue;
 		fputs(item->changes & CHANGE_ADDED     ? "+ "
 		      : item->changes & CHANGE_REMOVED ? "- "
@@ -614,6 +615,7 @@ static int run(int argc, char **argv)
 	static const struct option options[] = {
 		{ "json", no_argument, NULL, 'J' },
 		{ "quiet", no_argument, NULL, 'q' },
+		{ "mtime", no_argument, NULL, 'm' },
 		{ "help", no_argument, NULL, TOOL_HELP },
 		{ 0 },
 	};
@@ -624,6 +626,9 @@ static int run(int argc, char **argv)
 		switch (c) {
 		case 'J':
 			arg_json = true;
+			break;
+		case 'm':
+			arg_mtime = true;
 			break;
 		case 'q':
 			arg_quiet = true;
@@ -661,11 +666,12 @@ const struct tool_command tool_diff = {
 	.help = "Usage: thaw diff [OPTION...] A B\n"
 		"\n"
 		"Shows what was added (+), removed (-) or changed (*) from image A to image\n"
-		"B, what has merely another mtime (t), and installed packages by version.\n"
+		"B, how much has merely another mtime, and installed packages by version.\n"
 		"The exit code is 0 when they are the same, 1 when they differ.\n"
 		"\n"
 		"Options:\n"
 		"  -q, --quiet  print nothing, only tell by the exit code\n"
+		"      --mtime  show each mtime that differs, too (t: nothing else does)\n"
 		"      --json   print the differences as JSON\n"
 		"      --help   show this help\n",
 };

@@ -45,7 +45,7 @@ _thaw()
 		stat) options="--json" ;;
 		ls) options="--long --recursive --all --directory --json" ;;
 		info) options="--json" ;;
-		diff) options="--quiet --json" ;;
+		diff) options="--quiet --mtime --json" ;;
 		verify) options="--threads --quiet --json" ;;
 		extract) options="--threads --tar --quiet" ;;
 		esac

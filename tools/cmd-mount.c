@@ -72,18 +72,45 @@ static void drop_rw(char *options)
 		*to = '\0';
 }
 
+/* "warm=SETS" is for us, not for the kernel: cut out, in place; the last one counts. */
+static int take_warm(char *options, char **warm)
+{
+	char *to = options;
+
+	for (const char *from = options; from && *from;) {
+		size_t len = strcspn(from, ","), whole = len + (from[len] == ',');
+
+		if (strncmp(from, "warm=", 5) == 0) {
+			free(*warm);
+			*warm = strndup(from + 5, len - 5);
+			if (!*warm)
+				return tool_fail_errno(NULL, -ENOMEM);
+		} else {
+			memmove(to, from, whole);
+			to += whole;
+		}
+		from += whole;
+	}
+	if (options)
+		*to = '\0';
+	return THAW_EXIT_OK;
+}
+
 static int run_mount(int argc, char **argv)
 {
-	enum { OPT_THREADS = TOOL_BAD_OPTION + 1, OPT_CACHE };
+	enum { OPT_THREADS = TOOL_BAD_OPTION + 1, OPT_CACHE, OPT_WARM, OPT_WAIT_WARM };
 	static const struct option options[] = {
 		{ "foreground", no_argument, NULL, 'f' },
 		{ "threads", required_argument, NULL, OPT_THREADS },
 		{ "cache-size", required_argument, NULL, OPT_CACHE },
+		{ "warm", required_argument, NULL, OPT_WARM },
+		{ "wait-warm", no_argument, NULL, OPT_WAIT_WARM },
 		{ "options", required_argument, NULL, 'o' },
 		{ "help", no_argument, NULL, TOOL_HELP },
 		{ 0 },
 	};
 	_cleanup_(freep) char *mount_options = NULL;
+	_cleanup_(freep) char *warm = NULL;
 	struct thaw_mount_options mount = { 0 };
 	uint64_t number;
 	int c;
@@ -107,12 +134,24 @@ static int run_mount(int argc, char **argv)
 			if (!tool_parse_size(optarg, &mount.cache_bytes))
 				return tool_usage("mount", "'%s' is no size", optarg);
 			break;
+		case OPT_WARM:
+			mount.warm = optarg;
+			break;
+		case OPT_WAIT_WARM:
+			mount.wait_warm = true;
+			break;
 		default:
 			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
 		}
 	}
 	if (argc - optind != 2)
 		return tool_usage("mount", "an image and a directory are needed");
+	if (mount.foreground && mount.wait_warm)
+		return tool_usage("mount", "--wait-warm has no meaning with --foreground");
+	if (take_warm(mount_options, &warm))
+		return THAW_EXIT_IO;
+	if (!mount.warm)
+		mount.warm = warm;
 	mount.options = mount_options;
 	return do_mount(argv[optind], argv[optind + 1], &mount);
 }
@@ -125,6 +164,7 @@ static int run_mount(int argc, char **argv)
 int tool_mount_helper(int argc, char **argv)
 {
 	_cleanup_(freep) char *mount_options = NULL;
+	_cleanup_(freep) char *warm = NULL;
 	struct thaw_mount_options mount = { 0 };
 	bool dry = false;
 	int c;
@@ -154,6 +194,9 @@ int tool_mount_helper(int argc, char **argv)
 	if (argc - optind != 2)
 		return tool_usage("mount.fuse.thaw", "an image and a directory are needed");
 	drop_rw(mount_options);
+	if (take_warm(mount_options, &warm))
+		return THAW_EXIT_IO;
+	mount.warm = warm;
 	mount.options = mount_options;
 	return dry ? THAW_EXIT_OK : do_mount(argv[optind], argv[optind + 1], &mount);
 }
@@ -193,6 +236,9 @@ const struct tool_command tool_mount = {
 		"      --threads N      threads that serve requests\n"
 		"      --cache-size SIZE\n"
 		"                       bound of the cache of decompressed frames (32M)\n"
+		"      --warm=SETS      warm sets to push into memory: all (default), none, or\n"
+		"                       a name; also -o warm=SETS\n"
+		"      --wait-warm      return only when they are in memory\n"
 		"  -o, --options OPTS   mount options: allow_other, noexec, noatime, ...\n"
 		"      --help           show this help\n"
 		"\n"

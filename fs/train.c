@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/growing.h"
 
@@ -63,7 +64,9 @@ static void remove_scratch(const char *path)
 	while (fts && (entry = fts_read(fts)) != NULL) {
 		if (entry->fts_info == FTS_DP || entry->fts_info == FTS_DNR)
 			(void)rmdir(entry->fts_accpath); /* what stays is in TMPDIR */
-		else if (entry->fts_info != FTS_D)
+		else if (entry->fts_info == FTS_D)
+			(void)chmod(entry->fts_accpath, 0700); /* the command may have closed it */
+		else
 			(void)unlink(entry->fts_accpath);
 	}
 	if (fts)
@@ -73,13 +76,15 @@ static void remove_scratch(const char *path)
 static void __attribute__((noreturn)) run_child(const struct thaw_view_options *view,
 						char *const *argv, int report)
 {
+	static const int caught[] = { SIGINT, SIGTERM, SIGHUP, SIGALRM };
 	struct thaw_error err = { 0 };
 	_cleanup_(freep) char *path = NULL;
 	int r;
 
 	(void)signal(SIGPIPE, SIG_DFL); /* valid signals, here and below: cannot fail */
-	(void)signal(SIGINT, SIG_DFL);
-	(void)signal(SIGTERM, SIG_DFL);
+	for (size_t i = 0; i < sizeof(caught) / sizeof(caught[0]); i++)
+		if (signal(caught[i], SIG_DFL) == SIG_IGN)
+			(void)signal(caught[i], SIG_IGN); /* nohup: the command's too */
 	r = thaw_view_enter(view, &err, &path);
 	if (r == 0)
 		r = thaw_view_environment(path, &err);
@@ -182,9 +187,54 @@ static int gather(const char *scratch, struct thaw_gathered *gathered, struct th
 	return r;
 }
 
+/* "a/__pycache__/b.c.cpython-311.opt-1.pyc" -> "a/b.c.py" */
+static bool source_of(const char *pyc, char *source, size_t size)
+{
+	const char *name = strrchr(pyc, '/'), *cache, *end, *opt;
+
+	if (!name++ || name - pyc < 12)
+		return false;
+	cache = name - 12; /* "__pycache__/", as is_bytecode() saw */
+	end = pyc + strlen(pyc) - 4;
+	opt = memmem(name, (size_t)(end - name), ".opt-", 5);
+	end = opt ? opt : end;
+	end = memrchr(name, '.', (size_t)(end - name));
+	return end && snprintf(source, size, "%.*s%.*s.py", (int)(cache - pyc), pyc,
+			       (int)(end - name), name) < (int)size;
+}
+
+/* PEP 552: magic, flags, then the source's mtime and size, or a hash. */
+static bool is_of_image(const struct thaw_image *image, const struct thaw_addition *file)
+{
+	char source[4096];
+	struct thaw_inode inode;
+
+	if (!source_of(file->path, source, sizeof(source)) ||
+	    thaw_image_find(image, source, &inode) != 0 || inode.type != THAW_REGULAR)
+		return false;
+	return get_le32(file->data + 4) != 0 ||
+	       (get_le32(file->data + 8) == inode.mtime &&
+		get_le32(file->data + 12) == (uint32_t)inode.size);
+}
+
+void thaw_gathered_keep(struct thaw_gathered *gathered, const struct thaw_image *image)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < gathered->count; i++) {
+		if (is_of_image(image, &gathered->files[i])) {
+			gathered->files[kept++] = gathered->files[i];
+			continue;
+		}
+		free((void *)gathered->files[i].path);
+		free((void *)gathered->files[i].data);
+	}
+	gathered->count = kept;
+}
+
 int thaw_train(const struct thaw_view_options *given, char *const *argv,
-	       struct thaw_trace *trace, struct thaw_gathered *gathered, struct thaw_error *err,
-	       int *ret_status)
+	       struct thaw_trace *trace, struct thaw_gathered *gathered,
+	       int (*interrupted)(void), struct thaw_error *err, int *ret_status)
 {
 	struct thaw_view_options view = *given;
 	_cleanup_(freep) char *scratch = NULL;
@@ -215,8 +265,11 @@ int thaw_train(const struct thaw_view_options *given, char *const *argv,
 	if (pid < 0)
 		r = thaw_io(err, -errno, "no command can be run");
 	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	if (n == (ssize_t)sizeof(child_err)) {
+		if (interrupted && interrupted())
+			(void)kill(pid, interrupted()); /* not yet reaped: it is still ours */
+	if (r == 0 && interrupted && interrupted())
+		r = thaw_io(err, -EINTR, "the command was ended");
+	else if (n == (ssize_t)sizeof(child_err)) {
 		if (err)
 			*err = child_err;
 		r = -EIO;

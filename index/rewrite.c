@@ -13,6 +13,8 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <zstd.h>
 
 #include "digest.h"
@@ -561,6 +563,17 @@ static int open_between(const char *path, struct thaw_error *err,
 	return thaw_output_open(name, true, err, ret_output);
 }
 
+/* Who could read the file that is replaced, and nobody else, can read the new one. */
+static int keep_attributes(const char *path, int fd, struct thaw_error *err)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return 0; /* a new file, as the umask has it */
+	(void)!fchown(fd, st.st_uid, st.st_gid); /* as far as our rights go */
+	return fchmod(fd, st.st_mode & 0777) < 0 ? thaw_io(err, -errno, "cannot be written") : 0;
+}
+
 int thaw_rewrite(const struct thaw_image *image, const char *path,
 		 const struct thaw_rewrite *what, struct thaw_error *err,
 		 struct thaw_image_info *ret_info)
@@ -572,6 +585,8 @@ int thaw_rewrite(const struct thaw_image *image, const char *path,
 	int r;
 
 	r = thaw_output_open(path, what->force, err, &output);
+	if (r == 0)
+		r = keep_attributes(path, thaw_output_fd(output), err);
 	if (r == 0 && what->addition_count > 0) {
 		r = open_between(path, err, &between);
 		if (r == 0)

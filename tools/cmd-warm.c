@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* thaw warm: run a workload, and put what it touches into a warm set. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "thaw/train.h"
 #include "thaw/warm.h"
@@ -53,11 +55,15 @@ static int train(struct warm *warm, const struct command *command)
 	struct thaw_view_options view = { .image = warm->image, .alias = warm->alias };
 	struct thaw_trace *trace = trace_for(warm, command->name);
 	struct thaw_error err = { 0 };
-	int status;
+	int status, r;
 
 	if (!trace)
 		return tool_fail_errno(warm->image, -ENOMEM);
-	if (thaw_train(&view, command->argv, trace, &warm->gathered, &err, &status) < 0)
+	r = thaw_train(&view, command->argv, trace, &warm->gathered, tool_interrupted, &err,
+		       &status);
+	if (r == -EINTR)
+		return tool_fail_interrupted(warm->image, "left as it was");
+	if (r < 0)
 		return tool_fail(warm->image, &err);
 	if (WIFSIGNALED(status))
 		return tool_fail_text(THAW_EXIT_REFUSED, warm->image,
@@ -120,36 +126,74 @@ static int report(const struct warm *warm, const struct thaw_image_info *old,
 	return THAW_EXIT_OK;
 }
 
-static int rewrite(struct warm *warm, bool force)
+static int rewrite(struct warm *warm, const struct thaw_image *image, bool force)
 {
-	_cleanup_(thaw_image_freep) struct thaw_image *image = NULL;
 	struct thaw_rewrite what = {
 		.force = force,
-		.additions = warm->gathered.files,
-		.addition_count = warm->gathered.count,
 		.workloads = warm->workloads,
 		.workload_count = warm->workload_count,
 	};
 	struct thaw_error err = { 0 };
 	struct thaw_image_info info;
-	int r;
 
-	r = tool_open_image(warm->image, &image);
-	if (r)
-		return r;
+	thaw_gathered_keep(&warm->gathered, image);
+	what.additions = warm->gathered.files;
+	what.addition_count = warm->gathered.count;
 	if (thaw_rewrite(image, warm->output, &what, &err, &info) < 0)
 		return tool_fail(warm->output, &err);
 	return report(warm, thaw_image_info(image), &info);
 }
 
+/* Traces name inodes: they mean nothing in another image, which may be there by now. */
+static int check_unchanged(const struct warm *warm, const struct thaw_image *image)
+{
+	_cleanup_(thaw_image_freep) struct thaw_image *now = NULL;
+	int r = tool_open_image(warm->image, &now);
+
+	if (r)
+		return r;
+	if (memcmp(thaw_image_info(now)->identity, thaw_image_info(image)->identity,
+		   THAW_DIGEST_SIZE) != 0)
+		return tool_fail_text(THAW_EXIT_REFUSED, warm->image,
+				      "was replaced while the command ran; nothing was written");
+	return THAW_EXIT_OK;
+}
+
+static int run_and_rewrite(struct warm *warm, bool force)
+{
+	_cleanup_(thaw_image_freep) struct thaw_image *image = NULL;
+	int r;
+
+	r = tool_open_image(warm->image, &image);
+	if (r)
+		return r;
+	/* Said again when it is written; but a workload may take an hour. */
+	if (!force && faccessat(AT_FDCWD, warm->output, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return tool_fail_text(THAW_EXIT_REFUSED, warm->output,
+				      "exists already (--force replaces it)");
+	for (unsigned i = 0; i < warm->command_count && r == 0; i++) {
+		r = train(warm, &warm->commands[i]);
+		if (r == 0)
+			r = check_unchanged(warm, image);
+	}
+	return r ? r : rewrite(warm, image, force);
+}
+
 static int warm_up(struct warm *warm, bool force)
 {
-	int r = THAW_EXIT_OK;
+	_cleanup_(freep) char *place = NULL;
+	int r;
 
-	for (unsigned i = 0; i < warm->command_count && r == 0; i++)
-		r = train(warm, &warm->commands[i]);
-	if (r == 0)
-		r = rewrite(warm, force);
+	/* In its own place, and not in that of a symlink to it. */
+	if (!warm->output) {
+		place = realpath(warm->image, NULL);
+		if (!place)
+			return tool_fail_errno(warm->image, -errno);
+		warm->output = place;
+		force = true;
+	}
+	tool_catch_interrupts();
+	r = run_and_rewrite(warm, force);
 	for (unsigned i = 0; i < warm->workload_count; i++)
 		thaw_trace_free((struct thaw_trace *)warm->workloads[i].trace);
 	thaw_gathered_deinit(&warm->gathered);
@@ -237,11 +281,6 @@ static int run(int argc, char **argv)
 		return tool_usage("warm", "an image and a command are needed");
 	tool_split_alias(image, &warm.alias);
 	warm.image = image;
-	/* In its own place, the image is what is to be replaced. */
-	if (!warm.output) {
-		warm.output = image;
-		force = true;
-	}
 	return warm_up(&warm, force);
 }
 

@@ -19,8 +19,17 @@ void thaw_gathered_deinit(struct thaw_gathered *gathered);
  * Run argv (PATH and THAW_ENV as in `thaw run`, Python free to write bytecode)
  * and wait for it. view's scratch and trace are set here. *ret_status is as of
  * waitpid(2). Files of a run that fails are not gathered. A file that is there
- * already is replaced by a later run's.
+ * already is replaced by a later run's. interrupted (may be NULL) is asked when
+ * a signal ends the waiting: the signal that argv is then ended with, or 0;
+ * -EINTR once it has ended.
  */
 _must_check_ int thaw_train(const struct thaw_view_options *view, char *const *argv,
 			    struct thaw_trace *trace, struct thaw_gathered *gathered,
-			    struct thaw_error *err, int *ret_status);
+			    int (*interrupted)(void), struct thaw_error *err,
+			    int *ret_status);
+
+/*
+ * Drop what Python would not accept in image: bytecode of modules that only the
+ * run had, or had changed.
+ */
+void thaw_gathered_keep(struct thaw_gathered *gathered, const struct thaw_image *image);

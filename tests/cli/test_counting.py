@@ -20,11 +20,11 @@ def case(body="", classname="cli.test_x", name="test"):
     return f'<testcase classname="{classname}" name="{name}">{body}</testcase>'
 
 
-def counted(work, *cases, must_mount=True):
+def counted(work, *cases, excuses=()):
     report = work / "report.xml"
     report.write_text(f"<testsuites><testsuite>{''.join(cases)}</testsuite></testsuites>")
     part = run_tests.Part("part")
-    part.count(report, must_mount)
+    part.count(report, excuses)
     return part.passed, len(part.failed), len(part.skipped)
 
 
@@ -43,15 +43,42 @@ def test_cases(work, cases, expected):
 
 def test_mounts_may_be_skipped_where_nothing_can_be_mounted(work):
     assert counted(work, case(SKIPPED.format("no fuse"), "mount.test_x"),
-                   must_mount=False) == (0, 0, 1)
+                   excuses=None) == (0, 0, 1)
 
 
-def test_only_root_must_run_what_needs_root(work, monkeypatch):
-    skipped = case(SKIPPED.format("needs root"), "mount.test_x")
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert counted(work, skipped) == (0, 0, 1)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert counted(work, skipped) == (0, 1, 0)
+def test_skipped_mounts_need_an_excuse(work):
+    skipped = case(SKIPPED.format("needs root&#10;and more"), "mount.test_x")
+    assert counted(work, skipped, excuses=["root"]) == (0, 0, 1)
+    assert counted(work, skipped, excuses=["namespace"]) == (0, 1, 0)
+    assert counted(work, skipped, excuses=[]) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("fuse, user, capable, namespaces, expected", [
+    (False, 0, True, True, None),
+    (True, 0, False, True, None),
+    (True, 0, True, True, []),
+    (True, 0, True, False, ["private mount namespace"]),
+    (True, 1000, False, True, ["root"]),
+])
+def test_excuses(monkeypatch, fuse, user, capable, namespaces, expected):
+    def open_device(path, _flags):
+        assert path == "/dev/fuse"
+        if not fuse:
+            raise PermissionError
+        return os.dup(0)
+
+    class Result:
+        returncode = 0 if namespaces else 1
+
+    status = f"Name:\tpython3\nCapEff:\t{(1 << 21) * capable:016x}\n"
+    monkeypatch.setattr(os, "open", open_device)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(run_tests.Path, "read_text", lambda *_, **__: status)
+    monkeypatch.setattr(run_tests.shutil, "which", lambda _: "/usr/bin/fusermount3")
+    monkeypatch.setattr(run_tests.subprocess, "run", lambda *_, **__: Result)
+    excuses = run_tests.find_excuses()
+    monkeypatch.undo()
+    assert excuses == expected
 
 
 @pytest.mark.parametrize("text", [None, "", "<testsuite><testcase"])
@@ -60,7 +87,7 @@ def test_report_that_is_not_there_is_a_failure(work, text):
     if text is not None:
         report.write_text(text)
     part = run_tests.Part("part")
-    part.count(report, True)
+    part.count(report, ())
     assert (part.passed, len(part.failed)) == (0, 1)
 
 

@@ -140,6 +140,28 @@ def indexes():
     yield "empty", struct.pack("<I", len(index)) + index
 
 
+def warm_sets():
+    """Heads as they are when decompressed, and frames, for the image that fuzz-warm makes."""
+    page = bytes(range(256)) * 16
+    frames = [zstd_raw(page), zstd_raw(b"tail" * 226)]
+    table, at = b"", 0
+    for frame, size in zip(frames, (4096, 904)):
+        table += struct.pack("<QII", at, len(frame), size) + sha256(frame)
+        at += len(frame)
+
+    def operation(kind, length, ino, a, b):
+        return struct.pack("<BBHIII", kind, length, 0, ino, a, b)
+
+    pages = [operation(1, 0, 6, 0, 1), operation(1, 0, 6, 1, 1)]
+    others = [operation(2, 0, 1, 0, 0), operation(3, 6, 3, 0, 0), operation(4, 0, 4, 0, 0)]
+    for name, operations, strings, used in (("all", others + pages, b"absent", 2),
+                                            ("no-pages", others, b"absent", 0),
+                                            ("empty", [], b"", 0)):
+        head = struct.pack("<IIIIQ", 0x57574854, used, len(operations), len(strings), 0)
+        head += table[:48 * used] + b"".join(operations) + strings
+        yield name, struct.pack("<I", len(head)) + head + b"".join(frames[:used])
+
+
 def member(name, kind=tarfile.REGTYPE, data=b"", link="", mode=0o644, mtime=1700000000, pax=None):
     info = tarfile.TarInfo(name)
     info.type, info.size, info.linkname = kind, len(data), link
@@ -224,6 +246,7 @@ CORPORA = {
     # The first byte chooses the size of blocks: 512.
     "tar": lambda: ((name, b"\x02" + data) for name, data in tars()),
     "input": inputs,
+    "warm": warm_sets,
     "mount-options": mount_options,
 }
 

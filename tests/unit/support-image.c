@@ -194,8 +194,8 @@ static void build_index(const struct spec *spec, struct buffer *raw)
 	apply_pokes(spec, IN_INDEX, raw->data, raw->size);
 }
 
-static void add_part(struct buffer *entries, uint32_t type, uint64_t offset, uint64_t size,
-		     uint64_t raw_size, const uint8_t *digest, const char *name)
+static void add_part(struct buffer *entries, uint32_t type, uint32_t head_size, uint64_t offset,
+		     uint64_t size, uint64_t raw_size, const uint8_t *digest, const char *name)
 {
 	uint8_t padded[32] = { 0 };
 	uint8_t none[THAW_DIGEST_SIZE] = { 0 };
@@ -203,7 +203,7 @@ static void add_part(struct buffer *entries, uint32_t type, uint64_t offset, uin
 	if (name)
 		memcpy(padded, name, strlen(name));
 	add_le32(entries, type);
-	add_le32(entries, 0);
+	add_le32(entries, head_size);
 	add_le64(entries, offset);
 	add_le64(entries, size);
 	add_le64(entries, raw_size);
@@ -261,7 +261,7 @@ static void add_index(struct spec *spec, const uint8_t *raw, size_t raw_size,
 		stored[0] ^= 0xff;
 	digest_of(stored, n, digest);
 	spec->index_entry = THAW_TABLE_HEADER + entries->size;
-	add_part(entries, THAW_PART_INDEX, image->size + THAW_SKIPPABLE_HEADER, n,
+	add_part(entries, THAW_PART_INDEX, 0, image->size + THAW_SKIPPABLE_HEADER, n,
 		 spec->index_raw_size ? spec->index_raw_size : raw_size, digest, NULL);
 	add_skippable(image, stored, n);
 	free(stored);
@@ -275,9 +275,9 @@ void spec_build(struct spec *spec, struct buffer *image)
 	build_index(spec, &raw);
 	image->size = 0;
 	buffer_add(image, spec->stream.data, spec->stream.size);
-	add_part(&entries, THAW_PART_STREAM, 0, spec->stream.size, spec->stream_size, NULL, NULL);
+	add_part(&entries, THAW_PART_STREAM, 0, 0, spec->stream.size, spec->stream_size, NULL, NULL);
 	if (spec->has_annex) {
-		add_part(&entries, THAW_PART_ANNEX, image->size + THAW_SKIPPABLE_HEADER,
+		add_part(&entries, THAW_PART_ANNEX, 0, image->size + THAW_SKIPPABLE_HEADER,
 			 spec->annex.size, spec->annex_size, NULL, NULL);
 		add_skippable(image, spec->annex.data, spec->annex.size);
 	}
@@ -286,8 +286,9 @@ void spec_build(struct spec *spec, struct buffer *image)
 		const struct spec_part *part = &spec->parts[i];
 		uint8_t digest[THAW_DIGEST_SIZE];
 
-		digest_of(part->data, part->size, digest);
-		add_part(&entries, part->type, image->size + THAW_SKIPPABLE_HEADER, part->size,
+		digest_of(part->data, part->type == THAW_PART_WARM ? part->head_size : part->size,
+			  digest);
+		add_part(&entries, part->type, part->head_size, image->size + THAW_SKIPPABLE_HEADER, part->size,
 			 part->raw_size, digest, part->name);
 		add_skippable(image, part->data, part->size);
 	}
@@ -310,7 +311,7 @@ void image_wrap(const uint8_t *raw, size_t raw_size, const uint8_t *stream, size
 		abort();
 	image->size = 0;
 	buffer_add(image, stream, stream_stored);
-	add_part(&entries, THAW_PART_STREAM, 0, stream_stored, stream_size, NULL, NULL);
+	add_part(&entries, THAW_PART_STREAM, 0, 0, stream_stored, stream_size, NULL, NULL);
 	add_index(spec, raw, raw_size, &entries, image);
 	finish(spec, &entries, image);
 	free(spec);
@@ -337,8 +338,12 @@ void image_repair(uint8_t *image, size_t size)
 		uint64_t offset = get_le64(entry + THAW_PART_OFF_OFFSET);
 		uint64_t stored = get_le64(entry + THAW_PART_OFF_SIZE);
 
-		if (get_le32(entry + THAW_PART_OFF_TYPE) == THAW_PART_INDEX &&
-		    range_inside(offset, stored, size - start))
+		if (get_le32(entry + THAW_PART_OFF_TYPE) == THAW_PART_WARM &&
+		    get_le32(entry + THAW_PART_OFF_HEAD) <= stored)
+			stored = get_le32(entry + THAW_PART_OFF_HEAD);
+		else if (get_le32(entry + THAW_PART_OFF_TYPE) != THAW_PART_INDEX)
+			continue;
+		if (range_inside(offset, stored, size - start))
 			digest_of(image + start + offset, stored, entry + THAW_PART_OFF_DIGEST);
 	}
 	digest_of(table, table_size, footer + THAW_FOOTER_OFF_IDENTITY);

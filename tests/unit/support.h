@@ -69,6 +69,7 @@ struct spec_part {
 	size_t size;
 	uint64_t raw_size;
 	const char *name;
+	uint32_t head_size; /* warm sets: what the digest covers */
 };
 
 struct spec_section {

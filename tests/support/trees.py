@@ -169,7 +169,8 @@ def random_tree(root, seed, entries=150):
         else:
             with open(path, "wb") as stream:
                 stream.write(content(generator, generator.choice(SIZES)))
-            os.chmod(path, generator.choice(MODES))
+            # Only root can read what its owner may not.
+            os.chmod(path, generator.choice(MODES) | (0o400 if os.geteuid() else 0))
             files.append(path)
         stamps.append((path, random_time(generator)))
     # Parents after children, since a new entry touches its directory.

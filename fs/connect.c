@@ -109,6 +109,7 @@ int thaw_connect_mount(int fd, const char *directory, const char *options, struc
  */
 static char last_complaint[256];
 
+_printf_(2, 0)
 static void keep_complaint(enum fuse_log_level level, const char *format, va_list args)
 {
 	(void)vsnprintf(last_complaint, sizeof(last_complaint), format, args); /* may be cut */

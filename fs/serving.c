@@ -102,7 +102,7 @@ static void note_decoding(void *userdata, const struct thaw_frame *frame, bool d
 
 int thaw_serving_run(struct thaw_serving *serving, int fd, int root_fd, const char *root_path)
 {
-	_cleanup_(closep) int own_fd = fd;
+	_cleanup_(closep) _unused_ int own_fd = fd;
 	struct thaw_warmer warmer = {
 		.image = serving->image,
 		.warm = &serving->warm,

@@ -81,6 +81,7 @@ static ssize_t counted_writev(int fd, struct iovec *iov, int count, void *userda
 	return n;
 }
 
+_printf_(2, 0)
 static void log_libfuse(enum fuse_log_level level, const char *format, va_list args)
 {
 	char line[512];

@@ -136,11 +136,12 @@ def set_inode(path, **changes):
     return lambda image: image.set_inode(image.find(path) if path else 1, **changes)
 
 
-def swap_children(image):
-    first = image.inode(1).data
-    one, two = image.inode(first), image.inode(first + 1)
-    image.set_inode(first, **two)
-    image.set_inode(first + 1, **one)
+def swap_names(image):
+    """Of two neighbours, so that nothing but their order is wrong."""
+    a, b = image.find(b"d/a"), image.find(b"d/b")
+    one, two = image.inode(a), image.inode(b)
+    image.set_inode(a, name=two.name, name_len=two.name_len)
+    image.set_inode(b, name=one.name, name_len=one.name_len)
 
 
 def same_name_twice(image):
@@ -223,7 +224,7 @@ INDEX_LIES = {
     "name with NUL": rename(b"empty", b"e\0pty"),
     "name dot": rename(b"empty", b"."),
     "name dotdot": rename(b"empty", b".."),
-    "unsorted names": swap_children,
+    "unsorted names": swap_names,
     "same name twice": same_name_twice,
     "type zero": set_inode(b"d/a", type=0),
     "type unknown": set_inode(b"d/a", type=9),

@@ -26,8 +26,8 @@ def busy_seconds():
     return (user + nice + system + irq + softirq + steal) / TICK
 
 
-def page_cache_bytes():
-    with open("/proc/meminfo", encoding="ascii") as stream:
+def page_cache_bytes(path="/proc/meminfo"):
+    with open(path, encoding="ascii") as stream:
         info = dict(line.split(":", 1) for line in stream)
     # Shmem is counted as Cached, but is no file's page.
     return 1024 * sum(int(info[key].split()[0]) * sign for key, sign in
@@ -161,10 +161,11 @@ class Cgroup:
         if self.path:
             self._move(self.home)
 
-    def cpu_seconds(self):
+    def cpu_seconds(self, path=None):
+        """Used so far; or what a copy of the group's cpu.stat at this path says."""
         if not self.path:
             return busy_seconds() - self.start_busy
-        with open(self.path + "/cpu.stat", encoding="ascii") as stream:
+        with open(path or self.path + "/cpu.stat", encoding="ascii") as stream:
             values = dict(line.split() for line in stream)
         return int(values["usage_usec"]) / 1e6
 

@@ -6,6 +6,7 @@ import fcntl
 import importlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -132,6 +133,9 @@ def main(argv=None):
     options = parser().parse_args(argv)
     if options.runs < 1:
         sys.exit("bench: --runs: at least one")
+    # Also in the background, where a shell lets SIGINT be ignored: mounts are to be undone.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     bench = None
     try:
         bench = Bench(options)

@@ -3,6 +3,9 @@
 
 import json
 
+# What noise does not change: sizes, memory and counts.
+COUNTED = ("size", "share", "requests", "reads", "beyond", "peak")
+
 
 def value(number, unit):
     """A figure with as many digits as mean something."""
@@ -35,7 +38,7 @@ def heading(column):
     return column["title"] + unit
 
 
-def markdown_table(result):
+def markdown_table(result, unusable=False):
     columns = [column for column in result["columns"]
                if any(column["key"] in row["values"] for row in result["rows"])]
     head = ["row"]
@@ -56,18 +59,20 @@ def markdown_table(result):
     left_out = ["- not measured: %s: %s" % (row["label"], row["skipped"])
                 for row in result["rows"] if "skipped" in row]
     notes = ["- " + note for note in result["notes"]]
-    return "\n".join(["### " + result["title"], ""] + lines + [""] + target_lines(result) + notes
+    return "\n".join(["### " + result["title"], ""] + lines + [""] + target_lines(result, unusable) + notes
                      + left_out)
 
 
-def target_lines(result):
+def target_lines(result, unusable):
     units = {column["key"]: column["unit"] for column in result["columns"]}
     lines = []
     for target in result["targets"]:
         unit = "x" if target["ratio"] else units[target["key"]]
         name = {"x": "", "n": ""}.get(unit, " " + unit)
+        verdict = "not judged" if unusable and target["key"] not in COUNTED else \
+            "met" if target["met"] else "**missed**"
         lines.append("- %s: %s: %s%s, at most %s%s"
-                     % ("met" if target["met"] else "**missed**", target["text"],
+                     % (verdict, target["text"],
                         value(target["reached"], unit), name, value(target["limit"], unit), name))
     return lines
 
@@ -79,9 +84,12 @@ def markdown(report):
     lines += about["notes"]
     noise = report["noise"]
     if noise["noisy"]:
-        lines.append("**The machine was noisy: %s.** Trust ratios, not seconds."
-                     % "; ".join(noise["reasons"]))
-    parts = [" ".join(lines)] + [markdown_table(table) for table in report["tables"]]
+        lines.append("**The machine was noisy: %s.** %s"
+                     % ("; ".join(noise["reasons"]),
+                        "Run it again on a quiet one: only sizes and counts mean something."
+                        if noise["unusable"] else "Trust ratios, not seconds."))
+    parts = [" ".join(lines)]
+    parts += [markdown_table(table, noise["unusable"]) for table in report["tables"]]
     return "\n\n".join(parts) + "\n"
 
 

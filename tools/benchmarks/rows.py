@@ -105,6 +105,16 @@ class Meter:
             "page_cache": max(0, machine.page_cache_bytes() - self.page_cache),
         }
 
+    def sources(self):
+        """The files that usage() reads, for a row which has to copy them at some moment."""
+        return [self.group.path + "/cpu.stat" if self.group.path else os.devnull, "/proc/meminfo"]
+
+    def usage_of_copies(self, cpu_stat, meminfo):
+        values = {"page_cache": max(0, machine.page_cache_bytes(meminfo) - self.page_cache)}
+        if self.group.path:
+            values["cpu"] = self.group.cpu_seconds(cpu_stat)
+        return values
+
     def daemons(self):
         return [machine.memory_of(pid) for pid in self.group.daemons()]
 
@@ -260,6 +270,8 @@ class Runner:
             reasons.append("others used more than %d%% of a CPU during %d of %d runs"
                            % (machine.FOREIGN_LIMIT * 100, self.noisy_runs, self.runs))
         return {
-            "noisy": bool(reasons), "reasons": reasons, "load": self.loads,
+            "noisy": bool(reasons), "reasons": reasons,
+            # Ratios too are chance when most runs were disturbed.
+            "unusable": 2 * self.noisy_runs > self.runs, "load": self.loads,
             "spin": stats.summary(self.spins), "repeated_runs": self.repeated,
         }

@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 from . import output, spawn
 
-WIDTH, LABEL, RIGHT = 960, 270, 150
+WIDTH, LABEL, RIGHT = 1020, 335, 155
 BAR, STEP, HEAD, AXIS, GAP = 16, 25, 58, 30, 18
 
 STYLE = """

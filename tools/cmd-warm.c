@@ -159,6 +159,27 @@ static int check_unchanged(const struct warm *warm, const struct thaw_image *ima
 	return THAW_EXIT_OK;
 }
 
+static int train_all(struct warm *warm, const struct thaw_image *image)
+{
+	_cleanup_(closep) int own = -1;
+	int r = THAW_EXIT_OK;
+
+	/* Nothing but JSON on standard output: what commands print goes the other way. */
+	if (warm->json) {
+		own = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+		if (own < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0)
+			return tool_fail_errno("standard output", -errno);
+	}
+	for (unsigned i = 0; i < warm->command_count && r == 0; i++) {
+		r = train(warm, &warm->commands[i]);
+		if (r == 0)
+			r = check_unchanged(warm, image);
+	}
+	if (own >= 0 && dup2(own, STDOUT_FILENO) < 0)
+		return tool_fail_errno("standard output", -errno);
+	return r;
+}
+
 static int run_and_rewrite(struct warm *warm, bool force)
 {
 	_cleanup_(thaw_image_freep) struct thaw_image *image = NULL;
@@ -171,11 +192,7 @@ static int run_and_rewrite(struct warm *warm, bool force)
 	if (!force && faccessat(AT_FDCWD, warm->output, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 		return tool_fail_text(THAW_EXIT_REFUSED, warm->output,
 				      "exists already (--force replaces it)");
-	for (unsigned i = 0; i < warm->command_count && r == 0; i++) {
-		r = train(warm, &warm->commands[i]);
-		if (r == 0)
-			r = check_unchanged(warm, image);
-	}
+	r = train_all(warm, image);
 	return r ? r : rewrite(warm, image, force);
 }
 
@@ -302,7 +319,7 @@ const struct tool_command tool_warm = {
 		"                         (default: default); a set of this name is replaced\n"
 		"  -c, --command=COMMAND  a command for the shell; may be given several times\n"
 		"  --force                replace OUT\n"
-		"  --json                 print JSON\n"
+		"  --json                 print JSON; output of COMMAND goes to standard error\n"
 		"  --help                 show this help\n"
 		"\n"
 		"Example: thaw warm environment.thaw -- python -c 'import pandas'\n",

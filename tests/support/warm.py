@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images to warm, counters to compare, and the processes behind a mount."""
+import json
+import os
+import pathlib
+import shutil
+import sys
+
+import pytest
+
+from . import command, images
+from .command import binary, run, thaw
+from .tars import directory, member, tar
+
+sys.path.insert(0, str(command.PROJECT / "tests" / "fixtures"))
+
+import environment as fixtures  # noqa: E402
+
+IMPORT = "import attr, click, tabulate"
+
+
+def once(name, make):
+    """A file of the whole test run; make(path) is called for the first who asks."""
+    path = pathlib.Path(binary()).parent / name
+    if not path.exists():
+        unfinished = path.with_name(f".{os.getpid()}.{name}")
+        make(unfinished)
+        unfinished.rename(path)
+    return path
+
+
+def _small(path):
+    thaw("pack", fixtures.get("small").archive, "-o", path, "--quiet")
+
+
+def _small_warmed(path):
+    thaw("warm", once("small.thaw", _small), "-o", path, "--", "python", "-c", IMPORT)
+
+
+def _small_bare(path):
+    """The small environment without the bytecode of its packages."""
+    tree = path.with_suffix(".tree")
+    shutil.copytree(fixtures.get("small").tree, tree, symlinks=True,
+                    ignore=shutil.ignore_patterns("__pycache__"))
+    thaw("pack", tree, "-o", path, "--quiet")
+    shutil.rmtree(tree)
+
+
+DIRECTORIES = 3000
+
+
+def _slow(path):
+    """
+    The set "slow" takes a while to push: thousands of directories are listed
+    before the one large file.
+    """
+    archive = path.with_suffix(".tar")
+    archive.write_bytes(tar(
+        *(directory(b"d%04d/" % i) for i in range(DIRECTORIES)),
+        directory(b"z/"), member(b"z/big", bytes(range(256)) * 16384)))
+    thaw("pack", archive, "-o", path, "--quiet")
+    archive.unlink()
+    thaw("warm", path, "--name=slow", "-c",
+         'cd "$THAW_ENV" && ls d* >/dev/null && cat z/big >/dev/null')
+
+
+def _big(path):
+    """40 MiB in the set "big", which are a few KiB in the image."""
+    archive = path.with_suffix(".tar")
+    archive.write_bytes(tar(member(b"big", bytes(40 << 20))))
+    thaw("pack", archive, "-o", path, "--quiet", "--max-ratio", "100000")
+    archive.unlink()
+    thaw("warm", path, "--name=big", "-c", 'cat "$THAW_ENV/big" >/dev/null')
+
+
+MAKERS = {"small": _small, "small-warmed": _small_warmed, "small-bare": _small_bare,
+          "slow": _slow, "big": _big}
+
+
+def image(name, work):
+    """A copy of one's own of one of the images above."""
+    path = work / f"{name}.thaw"
+    shutil.copyfile(once(f"{name}.thaw", MAKERS[name]), path)
+    return path
+
+
+def info(path):
+    return json.loads(thaw("info", "--json", path).out)
+
+
+def warm_sets(path):
+    return {part["name"]: part for part in info(path)["parts"] if part["type"] == "warm set"}
+
+
+def stat(path, **options):
+    return json.loads(thaw("stat", "--json", path, **options).out)
+
+
+def stored_part(path, kind):
+    """Offset and record of the first part of this type (images.WARM and so on)."""
+    return next(part for part in images.load(path).parts if part.type == kind)
+
+
+def flip(path, offset):
+    with open(path, "r+b") as stream:
+        stream.seek(offset)
+        byte = stream.read(1)[0]
+        stream.seek(offset)
+        stream.write(bytes([byte ^ 0x40]))
+
+
+# -- processes
+
+def children(pid):
+    try:
+        return [int(child) for task in os.scandir(f"/proc/{pid}/task")
+                for child in pathlib.Path(task.path, "children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def process_state(pid):
+    """One letter; "X" for one that is gone."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+
+
+def ended(pid):
+    return process_state(pid) in "XZ"
+
+
+# -- what a machine may lack
+
+def require_views(user=None):
+    """Skip where private views cannot be had, with the reason."""
+    if user is not None or os.geteuid() != 0:
+        result = run("unshare", "-U", "-m", "true", user=user, code=None)
+        if result.code != 0:
+            pytest.skip(f"no user namespaces: {result.err.decode().strip()}")

@@ -74,8 +74,8 @@ struct thaw_warm_part {
 void thaw_warm_part_deinit(struct thaw_warm_part *part);
 
 /* Defaults by measurement: doc/tried.md. */
-#define THAW_WARM_LEVEL	     15
-#define THAW_WARM_FRAME_SIZE (512u << 10)
+#define THAW_WARM_LEVEL	     12
+#define THAW_WARM_FRAME_SIZE (2u << 20)
 
 struct thaw_warm_options {
 	const char *name;

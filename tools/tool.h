@@ -27,7 +27,7 @@ struct tool_command {
 };
 
 extern const struct tool_command tool_cat, tool_diff, tool_extract, tool_info, tool_ls,
-	tool_mount, tool_pack, tool_run, tool_stat, tool_umount, tool_verify, tool_warm;
+	tool_mount, tool_pack, tool_report, tool_run, tool_stat, tool_umount, tool_verify, tool_warm;
 
 /* cmd-mount.c: as mount(8) calls us, under the name mount.fuse.thaw or mount.thaw */
 int tool_mount_helper(int argc, char **argv);

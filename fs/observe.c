@@ -24,7 +24,8 @@ struct shared {
 	_Atomic int exec_error;
 };
 
-static int run_once(struct shared *shared, char *const *argv, struct thaw_observed_run *run)
+static int run_once(struct shared *shared, char *const *argv,
+		    struct thaw_observed_run *run)
 {
 	pid_t pid;
 
@@ -45,8 +46,8 @@ static int run_once(struct shared *shared, char *const *argv, struct thaw_observ
 			return thaw_io(&shared->err, -errno, "no command can be run");
 	run->ended = thaw_timeline_now();
 	if (shared->exec_error)
-		return thaw_io(&shared->err, -shared->exec_error, "\"%.200s\" cannot be run",
-			       argv[0]);
+		return thaw_io(&shared->err, -shared->exec_error,
+			       "\"%.200s\" cannot be run", argv[0]);
 	return 0;
 }
 
@@ -121,7 +122,8 @@ static bool is_image(const char *path, const uint8_t identity[THAW_DIGEST_SIZE])
 	return memcmp(thaw_image_info(image)->identity, identity, THAW_DIGEST_SIZE) == 0;
 }
 
-int thaw_mounted_image(const struct thaw_stat *st, struct thaw_error *err, char **ret_path)
+int thaw_mounted_image(const struct thaw_stat *st, struct thaw_error *err,
+		       char **ret_path)
 {
 	const struct dirent *entry;
 	char directory[64];
@@ -146,9 +148,10 @@ int thaw_mounted_image(const struct thaw_stat *st, struct thaw_error *err, char 
 	if (dir)
 		(void)closedir(dir); /* reading: nothing to lose */
 	if (!path)
-		return thaw_io(err, -ENOENT,
-			       "the image of this mount cannot be seen from here; name the "
-			       "image instead");
+		return thaw_io(
+			err, -ENOENT,
+			"the image of this mount cannot be seen from here; name the "
+			"image instead");
 	*ret_path = path;
 	return 0;
 }

@@ -17,7 +17,7 @@ struct slot {
 
 struct thaw_timeline {
 	uint32_t max_events;
-	_Atomic uint32_t used; /* slots handed out */
+	_Atomic uint32_t used;	 /* slots handed out */
 	_Atomic uint32_t warmer; /* pid */
 	_Atomic uint64_t dropped;
 	size_t mapped;
@@ -26,7 +26,8 @@ struct thaw_timeline {
 
 struct thaw_timeline *thaw_timeline_new(uint32_t max_events)
 {
-	size_t size = sizeof(struct thaw_timeline) + (size_t)max_events * sizeof(struct slot);
+	size_t size = sizeof(struct thaw_timeline) +
+		      (size_t)max_events * sizeof(struct slot);
 	struct thaw_timeline *timeline = mmap(NULL, size, PROT_READ | PROT_WRITE,
 					      MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE,
 					      -1, 0);
@@ -41,7 +42,8 @@ struct thaw_timeline *thaw_timeline_new(uint32_t max_events)
 struct thaw_timeline *thaw_timeline_free(struct thaw_timeline *timeline)
 {
 	if (timeline)
-		(void)munmap(timeline, timeline->mapped); /* a whole mapping: cannot fail */
+		(void)munmap(timeline,
+			     timeline->mapped); /* a whole mapping: cannot fail */
 	return NULL;
 }
 

@@ -20,7 +20,8 @@ struct arguments {
 /* -- writing -- */
 
 /* The whole of it in memory: a page is written only once nothing can fail any more. */
-static int render(const struct report *report, bool json, char **ret_text, size_t *ret_len)
+static int render(const struct report *report, bool json, char **ret_text,
+		  size_t *ret_len)
 {
 	FILE *memory = open_memstream(ret_text, ret_len);
 	json_t *object;
@@ -76,8 +77,9 @@ static int write_file(const char *path, bool force, const char *text, size_t len
 	if (r == 0 && force)
 		r = rename(temporary, path) < 0 ? -errno : 0;
 	else if (r == 0)
-		r = renameat2(AT_FDCWD, temporary, AT_FDCWD, path, RENAME_NOREPLACE) < 0 ? -errno :
-											   0;
+		r = renameat2(AT_FDCWD, temporary, AT_FDCWD, path, RENAME_NOREPLACE) < 0
+			    ? -errno
+			    : 0;
 	if (r < 0)
 		(void)unlink(temporary); /* it is ours; r says what went wrong */
 	return r;
@@ -113,7 +115,8 @@ static int load_meta(struct report *report)
 	size_t len;
 	const char *text = thaw_image_meta(report->image, &len);
 
-	report->meta = len ? json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL) : json_object();
+	report->meta = len ? json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL)
+			   : json_object();
 	if (!json_is_object(report->meta))
 		return tool_fail_text(THAW_EXIT_DAMAGED, report->name,
 				      "damaged: its meta section is no JSON object");
@@ -157,11 +160,13 @@ static int find_image(struct report *report, char **ret_path)
 	report->file = *ret_path;
 	return THAW_EXIT_OK;
 #else
-	return tool_fail_text(THAW_EXIT_IO, report->name, "this thaw was built without FUSE");
+	return tool_fail_text(THAW_EXIT_IO, report->name,
+			      "this thaw was built without FUSE");
 #endif
 }
 
-static int gather(struct report *report, const struct arguments *arguments, char **ret_path)
+static int gather(struct report *report, const struct arguments *arguments,
+		  char **ret_path)
 {
 	struct thaw_error err = { 0 };
 	int r;
@@ -230,7 +235,8 @@ static int run(int argc, char **argv)
 		switch (c) {
 		case 1:
 			if (name)
-				return tool_usage("report", "put -- in front of the command");
+				return tool_usage("report",
+						  "put -- in front of the command");
 			name = optarg;
 			break;
 		case 'o':

@@ -102,7 +102,8 @@ void html_time(FILE *html, uint64_t us)
 {
 	char text[HTML_TIME_TEXT];
 
-	fprintf(html, "<data value=\"%" PRIu64 "\">%s</data>", us, html_time_text(us, text));
+	fprintf(html, "<data value=\"%" PRIu64 "\">%s</data>", us,
+		html_time_text(us, text));
 }
 
 const char *html_share_text(uint64_t part, uint64_t whole, char buf[HTML_SHARE_TEXT])
@@ -111,14 +112,16 @@ const char *html_share_text(uint64_t part, uint64_t whole, char buf[HTML_SHARE_T
 
 	/* Neither 0 nor 100 is said of what is not quite; the space is a narrow one that never breaks. */
 	if (part == 0 || part == whole)
-		(void)snprintf(buf, HTML_SHARE_TEXT, "%d" THIN_SPACE "%%", part ? 100 : 0);
+		(void)snprintf(buf, HTML_SHARE_TEXT, "%d" THIN_SPACE "%%",
+			       part ? 100 : 0);
 	else if (share < 0.1)
 		(void)snprintf(buf, HTML_SHARE_TEXT, "< 0.1" THIN_SPACE "%%");
 	else if (share >= 99.5 && share < 100)
 		(void)snprintf(buf, HTML_SHARE_TEXT, "> 99" THIN_SPACE "%%");
 	else
-		(void)snprintf(buf, HTML_SHARE_TEXT, share < 9.95 ? "%.1f" THIN_SPACE "%%" :
-								   "%.0f" THIN_SPACE "%%",
+		(void)snprintf(buf, HTML_SHARE_TEXT,
+			       share < 9.95 ? "%.1f" THIN_SPACE "%%"
+					    : "%.0f" THIN_SPACE "%%",
 			       share);
 	return buf;
 }
@@ -135,7 +138,8 @@ void html_bar_open(FILE *html, uint64_t part, uint64_t whole)
 	fprintf(html,
 		"<td class=\"num bar\"><span class=\"track\"><span class=\"level\" "
 		"style=\"width:%.2f%%\"></span></span><span>",
-		whole ? 100.0 * (double)(part < whole ? part : whole) / (double)whole : 0);
+		whole ? 100.0 * (double)(part < whole ? part : whole) / (double)whole
+		      : 0);
 }
 
 void html_bar_close(FILE *html)

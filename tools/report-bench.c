@@ -10,8 +10,8 @@
 #include "report.h"
 
 /* A row's summary of a column; false when it is not there or no number. */
-static bool figure(const json_t *row, const char *object, const char *key, const char *which,
-		   double *ret_value)
+static bool figure(const json_t *row, const char *object, const char *key,
+		   const char *which, double *ret_value)
 {
 	json_t *summary = json_object_get(json_object_get(row, object), key);
 	json_t *value = json_object_get(summary, which);
@@ -42,9 +42,8 @@ static double longest(const json_t *rows, const char *key)
 	const json_t *row;
 	size_t i;
 
-	json_array_foreach(rows, i, row)
-		if (figure(row, "values", key, "max", &value) && value > most)
-			most = value;
+	json_array_foreach(rows, i, row) if (figure(row, "values", key, "max", &value) &&
+					     value > most) most = value;
 	return most;
 }
 
@@ -70,7 +69,8 @@ static void write_row(FILE *html, const json_t *row, const char *key, double mos
 	write_seconds(html, median);
 	html_bar_close(html);
 	html_raw(html, "<td class=\"num\">");
-	if (figure(row, "values", key, "min", &low) && figure(row, "values", key, "max", &high)) {
+	if (figure(row, "values", key, "min", &low) &&
+	    figure(row, "values", key, "max", &high)) {
 		write_seconds(html, low);
 		html_raw(html, " \xe2\x80\xa6 ");
 		write_seconds(html, high);
@@ -87,7 +87,8 @@ static void write_ratio_title(FILE *html, const json_t *table, const char *key)
 	const json_t *column;
 	size_t i;
 
-	json_array_foreach(json_object_get(table, "columns"), i, column) {
+	json_array_foreach(json_object_get(table, "columns"), i, column)
+	{
 		const char *name = json_string_value(json_object_get(column, "key"));
 
 		if (name && strcmp(name, key) == 0)
@@ -107,16 +108,18 @@ static bool write_table(FILE *html, const json_t *table)
 		return false;
 	html_raw(html, "<h3>");
 	write_json_string(html, table, "title");
-	html_raw(html, "</h3>\n<div class=\"scroll\"><table><thead><tr><th scope=\"col\">row</th>"
-		       "<th scope=\"col\" class=\"num\">median</th><th scope=\"col\" "
-		       "class=\"num\">least \xe2\x80\xa6 greatest</th><th scope=\"col\" "
-		       "class=\"num\">");
+	html_raw(
+		html,
+		"</h3>\n<div class=\"scroll\"><table><thead><tr><th scope=\"col\">row</th>"
+		"<th scope=\"col\" class=\"num\">median</th><th scope=\"col\" "
+		"class=\"num\">least \xe2\x80\xa6 greatest</th><th scope=\"col\" "
+		"class=\"num\">");
 	write_ratio_title(html, table, key);
 	html_raw(html, "</th></tr></thead><tbody>\n");
-	json_array_foreach(rows, i, row)
-		write_row(html, row, key, most);
+	json_array_foreach(rows, i, row) write_row(html, row, key, most);
 	html_raw(html, "</tbody></table></div>\n");
-	json_array_foreach(rows, i, row) {
+	json_array_foreach(rows, i, row)
+	{
 		if (!json_is_string(json_object_get(row, "skipped")))
 			continue;
 		html_raw(html, "<p class=\"note\">Not measured: ");
@@ -149,8 +152,11 @@ void report_write_bench(const struct report *report, FILE *html)
 		write_json_string(html, machine, "kernel");
 	}
 	html_raw(html, ". Ratios are taken run by run.");
-	if (json_is_true(json_object_get(json_object_get(report->bench, "noise"), "noisy")))
-		html_raw(html, " <strong>The machine was noisy: trust ratios, not seconds.</strong>");
+	if (json_is_true(
+		    json_object_get(json_object_get(report->bench, "noise"), "noisy")))
+		html_raw(
+			html,
+			" <strong>The machine was noisy: trust ratios, not seconds.</strong>");
 	html_raw(html, "</p>\n");
 	json_array_foreach(json_object_get(report->bench, "tables"), i, table)
 		any = write_table(html, table) || any;

@@ -162,7 +162,8 @@ static int claim_package(struct content *content, const struct tool_package *pac
 	r = read_record(content, &file, &text);
 	if (r)
 		return r;
-	for (line = strtok_r(text, "\r\n", &save); line; line = strtok_r(NULL, "\r\n", &save))
+	for (line = strtok_r(text, "\r\n", &save); line;
+	     line = strtok_r(NULL, "\r\n", &save))
 		if (find_from(image, base, record_path(line), &file)) {
 			bool inside = strncmp(line, "../", 3) != 0;
 
@@ -181,7 +182,8 @@ struct place {
 	bool library;  /* in lib/, or lib64/ */
 };
 
-static int add_file(struct content *content, const struct thaw_inode *inode, uint32_t group)
+static int add_file(struct content *content, const struct thaw_inode *inode,
+		    uint32_t group)
 {
 	struct report *report = content->report;
 	struct report_group *to = &report->groups[group];
@@ -209,7 +211,8 @@ static int add_file(struct content *content, const struct thaw_inode *inode, uin
 
 /* Where the children of a directory are. */
 static int enter(struct content *content, const struct thaw_inode *directory,
-		 struct thaw_name name, const struct place *outer, struct place *ret_place)
+		 struct thaw_name name, const struct place *outer,
+		 struct place *ret_place)
 {
 	struct place place = { .group = outer->group };
 	int r = 0;
@@ -219,16 +222,21 @@ static int enter(struct content *content, const struct thaw_inode *directory,
 	else if (content->owner[directory->ino] != NOBODY)
 		place.group = content->owner[directory->ino];
 	else if (outer->packages)
-		r = add_group(content, REPORT_PACKAGE, name.text, name.len, NULL, &place.group);
+		r = add_group(content, REPORT_PACKAGE, name.text, name.len, NULL,
+			      &place.group);
 	else if (directory->parent == THAW_ROOT &&
-		 (is_name(name, "bin") || is_name(name, "sbin") || is_name(name, "Scripts")))
-		r = add_group(content, REPORT_PROGRAMS, "programs (bin)", 14, NULL, &place.group);
+		 (is_name(name, "bin") || is_name(name, "sbin") ||
+		  is_name(name, "Scripts")))
+		r = add_group(content, REPORT_PROGRAMS, "programs (bin)", 14, NULL,
+			      &place.group);
 	else if (directory->parent == THAW_ROOT &&
 		 (is_name(name, "lib") || is_name(name, "lib64"))) {
 		place.library = true;
-		r = add_group(content, REPORT_OTHER, "libraries (lib)", 15, NULL, &place.group);
+		r = add_group(content, REPORT_OTHER, "libraries (lib)", 15, NULL,
+			      &place.group);
 	} else if (outer->library && name.len > 6 && memcmp(name.text, "python", 6) == 0)
-		r = add_group(content, REPORT_STDLIB, "standard library", 16, NULL, &place.group);
+		r = add_group(content, REPORT_STDLIB, "standard library", 16, NULL,
+			      &place.group);
 	*ret_place = place;
 	return r;
 }
@@ -254,7 +262,8 @@ static int walk(struct content *content, const struct thaw_inode *directory,
 			/* A hard link is met once for each name, and counted once. */
 			if (*owner == NOBODY - 1)
 				continue;
-			r = add_file(content, &inode, *owner != NOBODY ? *owner : place->group);
+			r = add_file(content, &inode,
+				     *owner != NOBODY ? *owner : place->group);
 			*owner = NOBODY - 1;
 		}
 	}
@@ -280,7 +289,8 @@ int report_find_groups(struct report *report)
 	size_t kept = 0;
 	int r = THAW_EXIT_OK;
 
-	if (!owner || add_group(&content, REPORT_OTHER, "other files", 11, NULL, &place.group) < 0)
+	if (!owner ||
+	    add_group(&content, REPORT_OTHER, "other files", 11, NULL, &place.group) < 0)
 		return tool_fail_errno(report->file, -ENOMEM);
 	memset(owner, 0xff, (size_t)inodes * sizeof(*owner));
 	for (size_t i = 0; r == 0 && i < report->packages.count; i++)

@@ -15,7 +15,9 @@ static void write_sentence(const struct report *report, FILE *html)
 	html_size(html, run->touched * THAW_PAGE_SIZE);
 	html_raw(html, "). ");
 	if (report->set_count == 0) {
-		html_raw(html, "The image has no warm set: all of them are read on demand.</p>\n");
+		html_raw(
+			html,
+			"The image has no warm set: all of them are read on demand.</p>\n");
 		return;
 	}
 	html_count(html, run->covered);
@@ -36,7 +38,8 @@ static void write_overlap(const struct report *report, FILE *html,
 		return;
 	html_raw(html, "<div class=\"overlap\" role=\"img\" aria-label=\"");
 	fprintf(html,
-		"%" PRIu64 " pages needed but not held, %" PRIu64 " needed and held, %" PRIu64
+		"%" PRIu64 " pages needed but not held, %" PRIu64
+		" needed and held, %" PRIu64
 		" held but not needed\"><span class=\"missing\" style=\"width:%.2f%%\"></span>"
 		"<span class=\"used\" style=\"width:%.2f%%\"></span><span class=\"waste\" "
 		"style=\"width:%.2f%%\"></span></div>\n<ul class=\"legend\">",
@@ -63,7 +66,8 @@ static void write_row(FILE *html, const char *name, const char *meaning, uint64_
 	html_raw(html, "</td></tr>\n");
 }
 
-static void write_set(const struct report *report, FILE *html, const struct report_set *set)
+static void write_set(const struct report *report, FILE *html,
+		      const struct report_set *set)
 {
 	uint64_t pages = set->info.pages;
 
@@ -71,14 +75,17 @@ static void write_set(const struct report *report, FILE *html, const struct repo
 	html_string(html, set->info.name);
 	html_raw(html, "</h3>\n");
 	write_overlap(report, html, set);
-	html_raw(html, "<div class=\"scroll slim\"><table><thead><tr><th scope=\"col\">pages</th>"
-		       "<th scope=\"col\" class=\"num\">count</th>"
-		       "<th scope=\"col\" class=\"num\">share</th></tr></thead><tbody>\n");
-	write_row(html, "coverage", "of what the command touches, held by this set", set->used,
-		  report->run->touched);
-	write_row(html, "waste", "of this set, never touched by the command", pages - set->used,
+	html_raw(
+		html,
+		"<div class=\"scroll slim\"><table><thead><tr><th scope=\"col\">pages</th>"
+		"<th scope=\"col\" class=\"num\">count</th>"
+		"<th scope=\"col\" class=\"num\">share</th></tr></thead><tbody>\n");
+	write_row(html, "coverage", "of what the command touches, held by this set",
+		  set->used, report->run->touched);
+	write_row(html, "waste", "of this set, never touched by the command",
+		  pages - set->used, pages);
+	write_row(html, "pushed", "of this set, before the first run ended", set->pushed,
 		  pages);
-	write_row(html, "pushed", "of this set, before the first run ended", set->pushed, pages);
 	write_row(html, "overtaken", "of this set, read before the warmer came to them",
 		  set->overtaken, pages);
 	write_row(html, "read anyway", "of this set, read although they had been pushed",
@@ -112,7 +119,8 @@ static void write_limit(FILE *html, unsigned bucket)
 
 void report_write_latency(const struct report *report, FILE *html)
 {
-	const uint64_t *latency = report->run ? report->run->latency : report->live.latency;
+	const uint64_t *latency = report->run ? report->run->latency
+					      : report->live.latency;
 	unsigned low = THAW_STAT_LATENCIES, high = 0;
 	uint64_t total = 0, most = 1, seen = 0;
 
@@ -131,11 +139,14 @@ void report_write_latency(const struct report *report, FILE *html)
 		html_raw(html, "<p>Nothing was asked for.</p></section>\n");
 		return;
 	}
-	html_raw(html, report->run ? "<p>Requests of the first run, " : "<p>Requests so far, ");
-	html_raw(html, "from when the worker took them to its answer.</p>\n"
-		       "<div class=\"scroll slim\"><table><thead><tr><th scope=\"col\" class=\"num\">"
-		       "less than</th><th scope=\"col\" class=\"num\">requests</th>"
-		       "<th scope=\"col\" class=\"num\">up to here</th></tr></thead><tbody>\n");
+	html_raw(html,
+		 report->run ? "<p>Requests of the first run, " : "<p>Requests so far, ");
+	html_raw(
+		html,
+		"from when the worker took them to its answer.</p>\n"
+		"<div class=\"scroll slim\"><table><thead><tr><th scope=\"col\" class=\"num\">"
+		"less than</th><th scope=\"col\" class=\"num\">requests</th>"
+		"<th scope=\"col\" class=\"num\">up to here</th></tr></thead><tbody>\n");
 	for (unsigned i = low; i <= high; i++) {
 		seen += latency[i];
 		html_raw(html, "<tr><th scope=\"row\" class=\"num\">");

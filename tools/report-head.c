@@ -32,7 +32,8 @@ static void fact_string(FILE *html, const char *name, const char *text)
 
 static void tile_open(FILE *html, const char *name)
 {
-	fprintf(html, "<div class=\"figure\"><span class=\"what\">%s</span><span class=\"big\">",
+	fprintf(html,
+		"<div class=\"figure\"><span class=\"what\">%s</span><span class=\"big\">",
 		name);
 }
 
@@ -112,8 +113,10 @@ static void write_tiles(const struct report *report, FILE *html)
 static void write_sets(const struct report *report, FILE *html)
 {
 	if (report->set_count == 0) {
-		html_raw(html, "none: a first run reads on demand (<code>thaw warm</code> makes "
-			       "one)");
+		html_raw(
+			html,
+			"none: a first run reads on demand (<code>thaw warm</code> makes "
+			"one)");
 		return;
 	}
 	for (unsigned i = 0; i < report->set_count; i++) {
@@ -193,7 +196,8 @@ static void live_row(FILE *html, const char *name)
 
 void report_write_live(const struct report *report, FILE *html)
 {
-	static const char *const states[] = { "none in use", "running", "finished", "stopped" };
+	static const char *const states[] = { "none in use", "running", "finished",
+					      "stopped" };
 	const struct thaw_stat *st = &report->live;
 	uint64_t most = 1, total = 0;
 
@@ -209,8 +213,10 @@ void report_write_live(const struct report *report, FILE *html)
 	html_count(html, st->seconds);
 	html_raw(html, " s since it was mounted; warmer: ");
 	html_raw(html, st->warm_state < 4 ? states[st->warm_state] : "unknown");
-	html_raw(html, ".</p>\n<div class=\"scroll slim\"><table><thead><tr><th scope=\"col\">request"
-		       "</th><th scope=\"col\" class=\"num\">count</th></tr></thead><tbody>\n");
+	html_raw(
+		html,
+		".</p>\n<div class=\"scroll slim\"><table><thead><tr><th scope=\"col\">request"
+		"</th><th scope=\"col\" class=\"num\">count</th></tr></thead><tbody>\n");
 	for (unsigned i = 0; i < THAW_STAT_OPCODES; i++) {
 		const char *name = thaw_stat_request_name(i);
 
@@ -225,7 +231,8 @@ void report_write_live(const struct report *report, FILE *html)
 		html_bar_close(html);
 		html_raw(html, "</tr>\n");
 	}
-	html_raw(html, "</tbody></table></div>\n<div class=\"scroll slim\"><table><tbody>\n");
+	html_raw(html,
+		 "</tbody></table></div>\n<div class=\"scroll slim\"><table><tbody>\n");
 	live_row(html, "given to the kernel");
 	html_size(html, st->bytes_read);
 	html_raw(html, "</td></tr>\n");

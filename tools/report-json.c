@@ -20,7 +20,8 @@ static json_t *groups_json(const struct report *report)
 
 		tool_json_name(object, "name", group->name, strlen(group->name));
 		if (group->version)
-			(void)json_object_set_new(object, "version", json_string(group->version));
+			(void)json_object_set_new(object, "version",
+						  json_string(group->version));
 		(void)json_object_set_new(object, "kind",
 					  json_string(report_kind_name(group->kind)));
 		set_number(object, "files", group->files);
@@ -107,7 +108,8 @@ static json_t *run_json(const struct report_run *run)
 	(void)json_object_set_new(object, "warmer_requests", requests_json(run->warmer));
 	set_number(object, "second_requests_total", run->second_total);
 	for (unsigned i = 0; i < THAW_STAT_LATENCIES; i++)
-		(void)json_array_append_new(latency, json_integer((json_int_t)run->latency[i]));
+		(void)json_array_append_new(latency,
+					    json_integer((json_int_t)run->latency[i]));
 	(void)json_object_set_new(object, "latency_us_log2", latency);
 	set_number(object, "warm_end_us", run->warm_end);
 	set_number(object, "bytes_pushed", run->pushed_bytes);

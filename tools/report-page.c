@@ -116,11 +116,13 @@ void report_write_page(const struct report *report, FILE *html)
 {
 	const char *slash = strrchr(report->name, '/');
 
-	html_raw(html, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-		       "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n"
-		       /* Whatever the page holds, it loads and runs nothing. */
-		       "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; "
-		       "style-src 'unsafe-inline'\">\n<title>");
+	html_raw(
+		html,
+		"<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+		"<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n"
+		/* Whatever the page holds, it loads and runs nothing. */
+		"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; "
+		"style-src 'unsafe-inline'\">\n<title>");
 	html_string(html, slash && slash[1] ? slash + 1 : report->name);
 	html_raw(html, " \xe2\x80\x93 thaw report</title>\n<style>\n");
 	html_raw(html, style);

@@ -22,7 +22,8 @@ static int number_pages(struct report *report)
 		pages->base[ino] = pages->total;
 		if (thaw_image_inode(report->image, ino, &inode) == 0 &&
 		    inode.type == THAW_REGULAR)
-			pages->total += (inode.size + THAW_PAGE_SIZE - 1) / THAW_PAGE_SIZE;
+			pages->total += (inode.size + THAW_PAGE_SIZE - 1) /
+					THAW_PAGE_SIZE;
 	}
 	pages->base[inodes] = pages->total;
 	return 0;

@@ -30,7 +30,7 @@ struct analysis {
 	struct edge {
 		uint64_t when;
 		int wait; /* of enum report_wait; ~wait: it ends */
-	} *edges;
+	} * edges;
 	size_t edge_count;
 };
 
@@ -73,7 +73,8 @@ static void put_amount(struct analysis *analysis, enum report_lane lane, uint64_
 	if (when < analysis->origin || when >= analysis->end)
 		return;
 	analysis->run->totals[lane] += amount;
-	analysis->run->lanes[lane][(when - analysis->origin) * REPORT_STEPS / span] += amount;
+	analysis->run->lanes[lane][(when - analysis->origin) * REPORT_STEPS / span] +=
+		amount;
 }
 
 /* What a read had to be made for; counts its pages in each set. */
@@ -85,7 +86,8 @@ static enum report_wait judge_read(struct analysis *analysis,
 	uint64_t page, end;
 
 	report_page_range(report, event->ino, event->first,
-			  (event->bytes + THAW_PAGE_SIZE - 1) / THAW_PAGE_SIZE, &page, &end);
+			  (event->bytes + THAW_PAGE_SIZE - 1) / THAW_PAGE_SIZE, &page,
+			  &end);
 	for (; page < end; page++) {
 		uint32_t pushed = analysis->pushed[page];
 		bool late = pushed == 0 || pushed - 1 > event->began - analysis->origin;
@@ -105,10 +107,13 @@ static enum report_wait judge_read(struct analysis *analysis,
 		cold = cold || !warm;
 		early = early || (warm && late);
 	}
-	return early ? REPORT_WAIT_OVERTAKEN : cold ? REPORT_WAIT_COLD : REPORT_WAIT_PUSHED;
+	return early  ? REPORT_WAIT_OVERTAKEN
+	       : cold ? REPORT_WAIT_COLD
+		      : REPORT_WAIT_PUSHED;
 }
 
-static void note_request(struct analysis *analysis, const struct thaw_timeline_event *event)
+static void note_request(struct analysis *analysis,
+			 const struct thaw_timeline_event *event)
 {
 	struct report_run *run = analysis->run;
 	const struct thaw_observed_run *second = &run->observed.runs[1];
@@ -116,7 +121,8 @@ static void note_request(struct analysis *analysis, const struct thaw_timeline_e
 	uint64_t ended = event->began + event->took;
 	unsigned opcode = event->opcode % THAW_STAT_OPCODES, bucket = 0;
 
-	if (event->began >= second->began && event->began < second->ended && !event->by_warmer)
+	if (event->began >= second->began && event->began < second->ended &&
+	    !event->by_warmer)
 		run->second_total++;
 	if (event->began >= analysis->end)
 		return;
@@ -139,11 +145,11 @@ static void note_request(struct analysis *analysis, const struct thaw_timeline_e
 	}
 	put_amount(analysis, event->bytes > 0 ? REPORT_LANE_READS : REPORT_LANE_NAMES,
 		   event->began, 1);
-	analysis->edges[analysis->edge_count++] =
-		(struct edge){ .when = event->began, .wait = (int)wait };
-	analysis->edges[analysis->edge_count++] =
-		(struct edge){ .when = ended < analysis->end ? ended : analysis->end,
-			       .wait = ~(int)wait };
+	analysis->edges[analysis->edge_count++] = (struct edge){ .when = event->began,
+								 .wait = (int)wait };
+	analysis->edges[analysis->edge_count++] = (struct edge){
+		.when = ended < analysis->end ? ended : analysis->end, .wait = ~(int)wait
+	};
 }
 
 static void note_push(struct analysis *analysis, const struct thaw_timeline_event *event)
@@ -156,7 +162,8 @@ static void note_push(struct analysis *analysis, const struct thaw_timeline_even
 		analysis->run->warm_end = when;
 	put_amount(analysis, REPORT_LANE_PUSHED, event->began, event->bytes);
 	report_page_range(analysis->report, event->ino, event->first,
-			  (event->bytes + THAW_PAGE_SIZE - 1) / THAW_PAGE_SIZE, &page, &end);
+			  (event->bytes + THAW_PAGE_SIZE - 1) / THAW_PAGE_SIZE, &page,
+			  &end);
 	for (; page < end; page++) {
 		/* Sets may have pages in common, which are then pushed twice. */
 		if (analysis->pushed[page] != 0)
@@ -219,11 +226,14 @@ static void analyse(struct analysis *analysis)
 			continue;
 		if (event.kind == THAW_TIMELINE_REQUEST) {
 			note_request(analysis, &event);
-		} else if (event.kind != THAW_TIMELINE_PUSH && event.began < analysis->end) {
+		} else if (event.kind != THAW_TIMELINE_PUSH &&
+			   event.began < analysis->end) {
 			bool warm = event.kind == THAW_TIMELINE_WARM_FRAME;
 
-			*(warm ? &run->warm_decoded_bytes : &run->decoded_bytes) += event.bytes;
-			put_time(analysis, warm ? REPORT_LANE_WARM_FRAMES : REPORT_LANE_FRAMES,
+			*(warm ? &run->warm_decoded_bytes
+			       : &run->decoded_bytes) += event.bytes;
+			put_time(analysis,
+				 warm ? REPORT_LANE_WARM_FRAMES : REPORT_LANE_FRAMES,
 				 event.began, event.began + event.took);
 		}
 	}
@@ -245,7 +255,9 @@ static int say_status(const struct report *report, const char *command, int stat
 static int watch(struct report *report, struct thaw_timeline *timeline)
 {
 	struct thaw_view_options view = { .image = report->file };
-	struct analysis analysis = { .report = report, .run = report->run, .timeline = timeline };
+	struct analysis analysis = { .report = report,
+				     .run = report->run,
+				     .timeline = timeline };
 	struct report_run *run = report->run;
 	struct thaw_error err = { 0 };
 
@@ -253,7 +265,8 @@ static int watch(struct report *report, struct thaw_timeline *timeline)
 		return tool_fail(report->name, &err);
 	for (unsigned i = 0; i < 2; i++)
 		if (run->observed.runs[i].status != 0)
-			return say_status(report, run->argv[0], run->observed.runs[i].status);
+			return say_status(report, run->argv[0],
+					  run->observed.runs[i].status);
 	analysis.pushed = calloc(report->pages.total + 1, sizeof(*analysis.pushed));
 	analysis.edges = calloc(2 * (size_t)thaw_timeline_count(timeline) + 1,
 				sizeof(*analysis.edges));
@@ -261,8 +274,8 @@ static int watch(struct report *report, struct thaw_timeline *timeline)
 		analyse(&analysis);
 	free(analysis.pushed);
 	free(analysis.edges);
-	return analysis.pushed && analysis.edges ? THAW_EXIT_OK :
-						   tool_fail_errno(report->name, -ENOMEM);
+	return analysis.pushed && analysis.edges ? THAW_EXIT_OK
+						 : tool_fail_errno(report->name, -ENOMEM);
 }
 
 static int record(struct report *report, struct thaw_trace *trace)
@@ -275,7 +288,8 @@ static int record(struct report *report, struct thaw_trace *trace)
 	int status, r;
 
 	tool_catch_interrupts(); /* a scratch directory is to be removed */
-	r = thaw_train(&view, run->argv, trace, &gathered, tool_interrupted, &err, &status);
+	r = thaw_train(&view, run->argv, trace, &gathered, tool_interrupted, &err,
+		       &status);
 	thaw_gathered_deinit(&gathered);
 	if (r == -EINTR)
 		return tool_fail_interrupted(report->name, "no report");
@@ -289,20 +303,22 @@ static int record(struct report *report, struct thaw_trace *trace)
 
 		if (!thaw_trace_get(trace, i, &event) || event.kind != THAW_TRACE_READ)
 			continue;
-		report_page_range(report, event.ino, event.first, event.count, &page, &end);
+		report_page_range(report, event.ino, event.first, event.count, &page,
+				  &end);
 		for (; page < end; page++)
 			run->bits[page / 8] |= (uint8_t)(1u << page % 8);
 	}
 	run->touched = report_count_bits(run->bits, NULL, report->pages.total);
 	for (uint64_t page = 0; page < report->pages.total; page++)
-		for (unsigned i = 0; report_bit(run->bits, page) && i < report->set_count; i++)
+		for (unsigned i = 0; report_bit(run->bits, page) && i < report->set_count;
+		     i++)
 			if (report_bit(report->sets[i].bits, page)) {
 				run->covered++;
 				break;
 			}
 	for (unsigned i = 0; i < report->set_count; i++)
-		report->sets[i].used =
-			report_count_bits(report->sets[i].bits, run->bits, report->pages.total);
+		report->sets[i].used = report_count_bits(report->sets[i].bits, run->bits,
+							 report->pages.total);
 	return THAW_EXIT_OK;
 }
 
@@ -345,6 +361,7 @@ int report_run(struct report *report, char *const *argv)
 #else
 int report_run(struct report *report, char *const *argv)
 {
-	return tool_fail_text(THAW_EXIT_IO, report->name, "this thaw was built without FUSE");
+	return tool_fail_text(THAW_EXIT_IO, report->name,
+			      "this thaw was built without FUSE");
 }
 #endif

@@ -10,11 +10,11 @@
 #include "html.h"
 #include "report.h"
 
-#define CELLS_MAX  48u
+#define CELLS_MAX   48u
 #define SHARE_LEAST 0.002 /* of the whole: smaller ones are put together */
-#define MAP_WIDTH  160.0 /* the proportions that cells are made square for */
-#define MAP_HEIGHT 90.0
-#define ROWS_SHOWN 12u
+#define MAP_WIDTH   160.0 /* the proportions that cells are made square for */
+#define MAP_HEIGHT  90.0
+#define ROWS_SHOWN  12u
 
 struct cell {
 	const struct report_group *group; /* NULL: several */
@@ -34,7 +34,8 @@ static size_t make_cells(const struct report *report, struct cell *cells)
 
 		if (group->bytes == 0)
 			continue;
-		if (count < CELLS_MAX && (double)group->bytes >= SHARE_LEAST * (double)whole) {
+		if (count < CELLS_MAX &&
+		    (double)group->bytes >= SHARE_LEAST * (double)whole) {
 			cells[count++] = (struct cell){ .group = group,
 							.bytes = group->bytes,
 							.warm = group->warm_any,
@@ -75,7 +76,8 @@ static void lay_out(struct cell *cells, size_t count)
 		whole += (double)cells[i].bytes;
 	for (size_t first = 0; first < count;) {
 		double scale = MAP_WIDTH * MAP_HEIGHT / whole, sum = 0, at = 0;
-		bool upright = width >= height; /* a column at the left; else a row at the top */
+		bool upright = width >=
+			       height; /* a column at the left; else a row at the top */
 		double side = upright ? height : width, depth;
 		size_t n = 0;
 
@@ -139,8 +141,8 @@ static void write_cell(const struct report *report, FILE *html, const struct cel
 	fprintf(html,
 		"<div class=\"cell %s\" style=\"left:%.3f%%;top:%.3f%%;width:%.3f%%;"
 		"height:%.3f%%\" title=\"",
-		cell->group ? report_kind_name(cell->group->kind) : "rest", cell->x, cell->y,
-		cell->width, cell->height);
+		cell->group ? report_kind_name(cell->group->kind) : "rest", cell->x,
+		cell->y, cell->width, cell->height);
 	write_name(html, cell);
 	if (cell->group && cell->group->version) {
 		html_raw(html, " ");
@@ -168,10 +170,12 @@ static void write_cell(const struct report *report, FILE *html, const struct cel
 
 static void write_head_row(const struct report *report, FILE *html)
 {
-	html_raw(html, "<div class=\"scroll groups\"><table><thead><tr><th scope=\"col\">package</th>"
-		       "<th scope=\"col\">version</th><th scope=\"col\" class=\"num\">files</th>"
-		       "<th scope=\"col\" class=\"num\">size</th>"
-		       "<th scope=\"col\" class=\"num\">of all</th>");
+	html_raw(
+		html,
+		"<div class=\"scroll groups\"><table><thead><tr><th scope=\"col\">package</th>"
+		"<th scope=\"col\">version</th><th scope=\"col\" class=\"num\">files</th>"
+		"<th scope=\"col\" class=\"num\">size</th>"
+		"<th scope=\"col\" class=\"num\">of all</th>");
 	for (unsigned i = 0; i < report->set_count; i++) {
 		html_raw(html, "<th scope=\"col\" class=\"num\">in warm set ");
 		html_string(html, report->sets[i].info.name);
@@ -216,8 +220,10 @@ static void write_groups(const struct report *report, FILE *html)
 {
 	for (size_t i = 0; i < report->group_count; i++) {
 		if (i == ROWS_SHOWN)
-			fprintf(html, "</tbody></table></div>\n<details><summary>%zu more"
-				      "</summary>\n", report->group_count - i);
+			fprintf(html,
+				"</tbody></table></div>\n<details><summary>%zu more"
+				"</summary>\n",
+				report->group_count - i);
 		if (i == 0 || i == ROWS_SHOWN)
 			write_head_row(report, html);
 		write_row(report, html, &report->groups[i]);
@@ -230,7 +236,8 @@ static void write_groups(const struct report *report, FILE *html)
 
 static void write_legend(const struct report *report, FILE *html)
 {
-	static const char *const names[] = { "package", "standard library", "programs", "other" };
+	static const char *const names[] = { "package", "standard library", "programs",
+					     "other" };
 	bool seen[4] = { false };
 
 	for (size_t i = 0; i < report->group_count; i++)
@@ -241,7 +248,9 @@ static void write_legend(const struct report *report, FILE *html)
 			fprintf(html, "<li><span class=\"key %s\"></span>%s</li>",
 				report_kind_name((enum report_kind)i), names[i]);
 	if (report->set_count)
-		html_raw(html, "<li><span class=\"key warm\"></span>share held by warm sets</li>");
+		html_raw(
+			html,
+			"<li><span class=\"key warm\"></span>share held by warm sets</li>");
 	html_raw(html, "</ul>\n");
 }
 
@@ -256,17 +265,22 @@ void report_write_treemap(const struct report *report, FILE *html)
 		return;
 	}
 	lay_out(cells, count);
-	html_raw(html, "<p>Each area is a package, or what belongs to none, as large as its "
-		       "files are when unpacked.");
+	html_raw(html,
+		 "<p>Each area is a package, or what belongs to none, as large as its "
+		 "files are when unpacked.");
 	if (report->set_count)
-		html_raw(html, " The hatched part from the bottom is what warm sets hold: it is "
-			       "in memory before a session asks for it.");
-	html_raw(html, "</p>\n<div class=\"map\" role=\"img\" aria-label=\"Areas by size: ");
+		html_raw(
+			html,
+			" The hatched part from the bottom is what warm sets hold: it is "
+			"in memory before a session asks for it.");
+	html_raw(html,
+		 "</p>\n<div class=\"map\" role=\"img\" aria-label=\"Areas by size: ");
 	for (size_t i = 0; i < count && i < 4; i++) {
 		html_raw(html, i ? ", " : "");
 		write_name(html, &cells[i]);
 		html_raw(html, " ");
-		html_percent(html, cells[i].bytes, thaw_image_info(report->image)->content_size);
+		html_percent(html, cells[i].bytes,
+			     thaw_image_info(report->image)->content_size);
 	}
 	html_raw(html, "; all of them are in the table below\">\n");
 	for (size_t i = 0; i < count; i++)

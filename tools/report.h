@@ -28,7 +28,7 @@ struct report_group {
 	const char *version; /* of the package, borrowed; or NULL */
 	enum report_kind kind;
 	uint64_t files, bytes;
-	uint64_t *warm; /* by set: bytes of its pages */
+	uint64_t *warm;	   /* by set: bytes of its pages */
 	uint64_t warm_any; /* bytes of pages in any set */
 	uint64_t touched;  /* by the command */
 };
@@ -62,7 +62,7 @@ enum report_lane {
 	REPORT_LANE_WAITING, /* microseconds */
 	REPORT_LANE_FRAMES,  /* microseconds */
 	REPORT_LANE_LISTING,
-	REPORT_LANE_PUSHED, /* bytes */
+	REPORT_LANE_PUSHED,	 /* bytes */
 	REPORT_LANE_WARM_FRAMES, /* microseconds */
 	REPORT_LANES
 };
@@ -77,9 +77,10 @@ struct report_run {
 	uint64_t latency[THAW_STAT_LATENCIES]; /* of the first run's */
 #endif
 	uint64_t own_total, warmer_total, second_total;
-	uint64_t mounting, first, second;     /* microseconds */
-	uint64_t waited[REPORT_WAITS];	      /* microseconds of the first run */
-	uint64_t lanes[REPORT_LANES][REPORT_STEPS]; /* from opening the view to the first run's end */
+	uint64_t mounting, first, second; /* microseconds */
+	uint64_t waited[REPORT_WAITS];	  /* microseconds of the first run */
+	uint64_t lanes[REPORT_LANES]
+		      [REPORT_STEPS]; /* from opening the view to the first run's end */
 	uint64_t totals[REPORT_LANES];
 	uint64_t warm_end; /* microseconds from the opening: the last push; 0: none */
 	uint64_t pushed_bytes, read_bytes, decoded_bytes, warm_decoded_bytes;
@@ -95,7 +96,7 @@ struct report {
 	struct thaw_reader *reader;
 	struct tool_packages packages;
 	json_t *meta;
-	json_t *bench; /* of tools/bench, or NULL; untrusted */
+	json_t *bench;		     /* of tools/bench, or NULL; untrusted */
 	struct report_group *groups; /* largest first */
 	size_t group_count;
 	struct report_pages pages;

@@ -15,7 +15,8 @@ struct thaw_observed_run {
 };
 
 struct thaw_observed {
-	uint64_t opened; /* when the view began to be made; runs[0].began: when it was there */
+	uint64_t
+		opened; /* when the view began to be made; runs[0].began: when it was there */
 	struct thaw_observed_run runs[2];
 };
 

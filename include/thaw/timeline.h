@@ -10,9 +10,10 @@
 #include <stdint.h>
 
 enum thaw_timeline_kind {
-	THAW_TIMELINE_REQUEST = 1, /* opcode, ino; reads, and only they: first, bytes asked for */
-	THAW_TIMELINE_PUSH = 2,	   /* by the warmer: ino, first, bytes */
-	THAW_TIMELINE_FRAME = 3,   /* decompressed for a request: bytes */
+	THAW_TIMELINE_REQUEST =
+		1, /* opcode, ino; reads, and only they: first, bytes asked for */
+	THAW_TIMELINE_PUSH = 2,	      /* by the warmer: ino, first, bytes */
+	THAW_TIMELINE_FRAME = 3,      /* decompressed for a request: bytes */
 	THAW_TIMELINE_WARM_FRAME = 4, /* decompressed by the warmer: bytes */
 };
 

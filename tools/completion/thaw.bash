@@ -6,11 +6,11 @@ _thaw()
 	local cur prev words cword
 	_init_completion || return
 
-	local commands="pack warm run mount umount stat ls cat info diff verify extract help"
+	local commands="pack warm run mount umount stat ls cat info diff verify extract report help"
 	# behind "--" it is a command's own words
 	local i
 	for ((i = 2; i < cword; i++)); do
-		if [[ ${words[1]} == @(run|warm) && ${words[i]} == -- ]]; then
+		if [[ ${words[1]} == @(run|warm|report) && ${words[i]} == -- ]]; then
 			_command_offset $((i + 1))
 			return
 		fi
@@ -25,8 +25,12 @@ _thaw()
 		--name | -c | --command | --warm)
 		return
 		;;
+	--bench)
+		_filedir json
+		return
+		;;
 	-o | --output | --options)
-		if [[ ${words[1]} == @(pack|warm) ]]; then
+		if [[ ${words[1]} == @(pack|warm|report) ]]; then
 			_filedir
 		fi
 		return
@@ -43,6 +47,7 @@ _thaw()
 		warm) options="--output --name --command --force --json" ;;
 		run) options="--warm --wait-warm" ;;
 		stat) options="--json" ;;
+		report) options="--output --bench --force --json" ;;
 		ls) options="--long --recursive --all --directory --json" ;;
 		info) options="--json" ;;
 		diff) options="--quiet --mtime --json" ;;

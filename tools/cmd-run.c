@@ -2,6 +2,7 @@
 /* thaw run: a command in a private view of an image. */
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -15,6 +16,23 @@
 #define EXIT_NOT_FOUND	127
 
 #ifdef THAW_WITH_FUSE
+/* execvp() says "permission denied" for any directory of PATH that is closed to us. */
+static bool is_in_path(const char *name)
+{
+	const char *path = getenv("PATH");
+
+	for (; path && *path; path += strspn(path, ":")) {
+		size_t len = strcspn(path, ":");
+		char file[4096];
+
+		if (snprintf(file, sizeof(file), "%.*s/%s", (int)len, path, name) < (int)sizeof(file) &&
+		    access(file, F_OK) == 0)
+			return true;
+		path += len;
+	}
+	return false;
+}
+
 static int run_in_view(const struct thaw_view_options *view, char **argv)
 {
 	_cleanup_(freep) char *path = NULL;
@@ -28,6 +46,8 @@ static int run_in_view(const struct thaw_view_options *view, char **argv)
 	(void)signal(SIGPIPE, SIG_DFL); /* main() ignores it, and exec keeps that */
 	execvp(argv[0], argv);
 	error = -errno;
+	if (error == -EACCES && !strchr(argv[0], '/') && !is_in_path(argv[0]))
+		error = -ENOENT;
 	(void)tool_fail_errno(argv[0], error);
 	return error == -ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_RUN;
 }

@@ -56,7 +56,7 @@ def open_fuse_to_all(directory):
 
 
 # Longer than any timeout inside a test: only a hang gets here.
-WATCHDOG_SECONDS = 240
+WATCHDOG_SECONDS = 180
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """tools/test counts: no failure may pass for something else."""
+import json
 import os
 import sys
 
@@ -39,6 +40,33 @@ def counted(work, *cases, excuses=()):
 ])
 def test_cases(work, cases, expected):
     assert counted(work, *cases) == expected
+
+
+def test_program_that_ends_badly_after_its_last_case(work):
+    """meson's JUnit report has the cases of such a program as good ones."""
+    log = work / "log.json"
+    log.write_text("".join(json.dumps(program) + "\n" for program in (
+        {"name": "unit / a", "result": "OK", "returncode": 0},
+        {"name": "unit / b", "result": "ERROR", "returncode": 1},
+        {"name": "unit / c", "result": "FAIL", "returncode": 1},
+        {"name": "unit / d", "result": "SKIP", "returncode": 77},
+        {"name": "unit / e", "result": "TIMEOUT", "returncode": -15},
+    )))
+    part = run_tests.Part("part")
+    part.failed = ["thaw.unit / c::case"]
+    part.count_programs(log)
+    assert part.failed == ["thaw.unit / c::case", "unit / b: ERROR, exit status 1",
+                           "unit / e: TIMEOUT, exit status -15"]
+
+
+@pytest.mark.parametrize("text", [None, "{"])
+def test_log_that_is_not_there_is_a_failure(work, text):
+    log = work / "log.json"
+    if text is not None:
+        log.write_text(text)
+    part = run_tests.Part("part")
+    part.count_programs(log)
+    assert len(part.failed) == 1
 
 
 def test_mounts_may_be_skipped_where_nothing_can_be_mounted(work):

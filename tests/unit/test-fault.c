@@ -20,8 +20,8 @@
 
 /*
  * Not ours: glibc's fts_close() forgets the root when nothing has been read yet,
- * libarchive's writer its buffer when the last write fails. Once a process each. Two names of one function: which one is
- * shown depends on the symbolizer.
+ * libarchive's writer its buffer when the last write fails. Once a process each. What fts_open() is called in the report
+ * depends on the symbolizer.
  */
 const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void)

@@ -10,7 +10,7 @@ from support.command import IO, USAGE, binary, environment, thaw, thaw_fails
 from support.tars import member, tar
 
 COMMANDS = ["pack", "warm", "run", "mount", "umount", "stat", "ls", "cat", "info", "diff", "verify",
-            "extract"]
+            "extract", "report"]
 # As in podman: 2 could be the command's own.
 RUN_USAGE = 125
 

@@ -56,33 +56,9 @@ static bool is_own(const json_t *row)
 	return name && strncmp(name, "thaw", 4) == 0;
 }
 
-static void write_row(FILE *html, const json_t *row, const char *key, double most)
-{
-	double median, low, high, ratio;
-
-	if (!figure(row, "values", key, "median", &median))
-		return;
-	fprintf(html, "<tr%s><th scope=\"row\">", is_own(row) ? " class=\"own\"" : "");
-	write_json_string(html, row, "label");
-	html_raw(html, "</th>");
-	html_bar_open(html, (uint64_t)(median / most * 1e6), 1000000);
-	write_seconds(html, median);
-	html_bar_close(html);
-	html_raw(html, "<td class=\"num\">");
-	if (figure(row, "values", key, "min", &low) &&
-	    figure(row, "values", key, "max", &high)) {
-		write_seconds(html, low);
-		html_raw(html, " \xe2\x80\xa6 ");
-		write_seconds(html, high);
-	}
-	html_raw(html, "</td><td class=\"num\">");
-	if (figure(row, "ratios", key, "median", &ratio))
-		fprintf(html, ratio < 10 ? "%.2f\xc3\x97" : "%.0f\xc3\x97", ratio);
-	html_raw(html, "</td></tr>\n");
-}
-
-/* What the ratios of this column are to, in the words of the harness. */
-static void write_ratio_title(FILE *html, const json_t *table, const char *key)
+/* What a column is called, or what its ratios are to, in the words of the harness. */
+static void write_column(FILE *html, const json_t *table, const char *key,
+			 const char *what)
 {
 	const json_t *column;
 	size_t i;
@@ -92,31 +68,105 @@ static void write_ratio_title(FILE *html, const json_t *table, const char *key)
 		const char *name = json_string_value(json_object_get(column, "key"));
 
 		if (name && strcmp(name, key) == 0)
-			write_json_string(html, column, "ratio");
+			write_json_string(html, column, what);
 	}
+}
+
+/* The parts of a bar differ in pattern; the last one is solid. */
+static const char *pattern(const json_t *segments, size_t number)
+{
+	return number + 1 == json_array_size(segments) ? "level" : "level stripe";
+}
+
+/* A bar of all segments, then a figure for each of them, then the sum. */
+static void write_row(FILE *html, const json_t *row, const json_t *segments,
+		      const char *total, double most)
+{
+	double median, low, high, ratio;
+	const json_t *segment;
+	size_t i;
+
+	if (!figure(row, "values", total, "median", &median))
+		return;
+	fprintf(html, "<tr%s><th scope=\"row\">", is_own(row) ? " class=\"own\"" : "");
+	write_json_string(html, row, "label");
+	html_raw(html, "</th><td><span class=\"track wide\">");
+	json_array_foreach(segments, i, segment)
+	{
+		double part;
+
+		if (json_is_string(segment) &&
+		    figure(row, "values", json_string_value(segment), "median", &part))
+			fprintf(html, "<span class=\"%s\" style=\"width:%.2f%%\"></span>",
+				pattern(segments, i),
+				part < most ? 100 * part / most : 100.0);
+	}
+	html_raw(html, "</span></td>");
+	for (i = 0; json_array_size(segments) > 1 && i < json_array_size(segments); i++) {
+		const char *key = json_string_value(json_array_get(segments, i));
+
+		html_raw(html, "<td class=\"num\">");
+		if (key && figure(row, "values", key, "median", &low))
+			write_seconds(html, low);
+		html_raw(html, "</td>");
+	}
+	html_raw(html, "<td class=\"num\"><b>");
+	write_seconds(html, median);
+	html_raw(html, "</b></td><td class=\"num\">");
+	if (figure(row, "values", total, "min", &low) &&
+	    figure(row, "values", total, "max", &high)) {
+		write_seconds(html, low);
+		html_raw(html, " \xe2\x80\xa6 ");
+		write_seconds(html, high);
+	}
+	html_raw(html, "</td><td class=\"num\">");
+	if (figure(row, "ratios", total, "median", &ratio))
+		fprintf(html, ratio < 10 ? "%.2f\xc3\x97" : "%.0f\xc3\x97", ratio);
+	html_raw(html, "</td></tr>\n");
+}
+
+static void write_headings(FILE *html, const json_t *table, const json_t *segments,
+			   const char *total)
+{
+	html_raw(html,
+		 "<div class=\"scroll\"><table><thead><tr><th scope=\"col\">row</th>"
+		 "<th scope=\"col\">median</th>");
+	for (size_t i = 0; json_array_size(segments) > 1 && i < json_array_size(segments);
+	     i++) {
+		const char *key = json_string_value(json_array_get(segments, i));
+
+		fprintf(html,
+			"<th scope=\"col\" class=\"num\"><span class=\"key %s\"></span>",
+			pattern(segments, i));
+		if (key)
+			write_column(html, table, key, "title");
+		html_raw(html, "</th>");
+	}
+	html_raw(html, "<th scope=\"col\" class=\"num\">");
+	write_column(html, table, total, "title");
+	html_raw(html,
+		 "</th><th scope=\"col\" class=\"num\">least \xe2\x80\xa6 greatest</th>"
+		 "<th scope=\"col\" class=\"num\">");
+	write_column(html, table, total, "ratio");
+	html_raw(html, "</th></tr></thead><tbody>\n");
 }
 
 static bool write_table(FILE *html, const json_t *table)
 {
 	const json_t *rows = json_object_get(table, "rows"), *row;
-	const char *key = json_string_value(
-		json_object_get(json_object_get(table, "chart"), "total"));
-	double most = key ? longest(rows, key) : 0;
+	const json_t *chart = json_object_get(table, "chart");
+	const json_t *segments = json_object_get(chart, "segments");
+	const char *total = json_string_value(json_object_get(chart, "total"));
+	double most = total ? longest(rows, total) : 0;
 	size_t i;
 
 	if (most <= 0)
 		return false;
 	html_raw(html, "<h3>");
 	write_json_string(html, table, "title");
-	html_raw(
-		html,
-		"</h3>\n<div class=\"scroll\"><table><thead><tr><th scope=\"col\">row</th>"
-		"<th scope=\"col\" class=\"num\">median</th><th scope=\"col\" "
-		"class=\"num\">least \xe2\x80\xa6 greatest</th><th scope=\"col\" "
-		"class=\"num\">");
-	write_ratio_title(html, table, key);
-	html_raw(html, "</th></tr></thead><tbody>\n");
-	json_array_foreach(rows, i, row) write_row(html, row, key, most);
+	html_raw(html, "</h3>\n");
+	write_headings(html, table, segments, total);
+	json_array_foreach(rows, i, row) write_row(html, row, segments, total, most);
 	html_raw(html, "</tbody></table></div>\n");
 	json_array_foreach(rows, i, row)
 	{

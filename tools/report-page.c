@@ -53,6 +53,10 @@ static const char style[] =
 	"border:1px solid var(--line);background:var(--panel);text-align:left;overflow:hidden}\n"
 	".level{display:block;height:100%;background:var(--blue)}\n"
 	".groups .track{width:64px}.groups .bar>span:last-child{min-width:56px}\n"
+	".track.wide{display:flex;width:220px;margin-top:5px}.track .level{flex:none}"
+	".stripe{background:repeating-linear-gradient(45deg,var(--blue) 0 2px,"
+	"var(--panel) 2px 6px)}.num>.key{display:inline-block;height:10px;margin-right:6px}"
+	".scroll+.scroll{margin-top:22px}\n"
 	".slim table{max-width:640px}data{white-space:nowrap}\n"
 	"details{margin-top:10px}summary{cursor:pointer;padding:6px 0;color:var(--blue)}\n"
 	/* Treemap */
@@ -103,7 +107,7 @@ static const char style[] =
 	"@media (max-width:760px){.columns{grid-template-columns:minmax(0,1fr);gap:0}}\n"
 	"@media (max-width:560px){body{padding:16px 12px 32px;font-size:15px}"
 	".map{aspect-ratio:3/4}.figures{grid-template-columns:1fr 1fr}.big{font-size:19px}"
-	"dl div{grid-template-columns:1fr;gap:0}th,td{padding:5px 6px}.track{width:54px}"
+	"dl div{grid-template-columns:1fr;gap:0}th,td{padding:5px 6px}.track{width:54px}.track.wide{width:110px}"
 	".bar>span:last-child{min-width:52px}"
 	/* The rest is reached by scrolling sideways; these two matter least. */
 	".groups th:nth-child(2),.groups td:nth-child(2),.groups th:nth-child(3),"

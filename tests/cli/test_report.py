@@ -222,13 +222,23 @@ def test_bench(image, work):
                  bench_row("`tar` & <co>", 1.5), bench_row("slow", 13.25),
                  {"name": "n", "label": "left out", "values": {}, "skipped": "no <module>"},
                  bench_row("not a figure", "12"), bench_row("below nothing", -1.0)]),
-                 {"title": "no chart", "rows": []}, 7]}
+                 {"title": "no chart", "rows": []}, 7, {
+                     "title": "parts", "chart": {"segments": ["prepare", 3, "first"],
+                                                 "total": "both"},
+                     "columns": [{"key": "prepare", "title": "<prepare>"}, 5],
+                     "rows": [{"label": "in two", "values": {
+                         "prepare": {"median": 0.5}, "first": {"median": 1.5},
+                         "both": {"median": 2, "max": 4}}}, 6]}]}
     (work / "bench.json").write_text(json.dumps(bench))
     parsed = page(image, f"--bench={work}/bench.json")
     for text in ("Cold <start>", "`tar` & <co>", "13.25 s", "× warm", "no <module>", "noisy",
                  "Medians of 7"):
         assert text in parsed.text, text
     assert 1500000 in parsed.numbers and 13250000 in parsed.numbers
+    # A bar of parts: half of the axis is the sum of an eighth and three eighths.
+    assert "in two" in parsed.text and "<prepare>" in parsed.text
+    styles = [value for _, name, value in parsed.attributes if name == "style"]
+    assert styles[-2:] == ["width:12.50%", "width:37.50%"]
     assert "not a figure" not in parsed.text and "below nothing" not in parsed.text
     for content in ("", "[]", "{}", '{"tables": 1}', "{" * 5000):
         (work / "bench.json").write_text(content)

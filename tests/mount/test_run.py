@@ -13,7 +13,7 @@ import pytest
 from support import command
 from support.command import binary, environment, one_error_line, run, start, thaw
 from support.mounts import mount_table, processes, wait_until
-from support.warm import IMPORT, children, image, process_state, require_views, stat, warm_sets
+from support.warm import IMPORT, children, image, require_views, stat, warm_sets
 
 pytestmark = pytest.mark.fuse
 

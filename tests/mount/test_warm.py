@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from support import images, tars
-from support.command import (DAMAGED, IO, REFUSED, USAGE, binary, environment, one_error_line, run,
+from support.command import (DAMAGED, IO, REFUSED, USAGE, environment, run,
                              start, thaw, thaw_fails)
 from support.mounts import mounted, wait_until
 from support.warm import (IMPORT, flip, image, info, require_views, stat, stored_part, warm_sets)

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import pathlib
-import re
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import time
 import pytest
 
 from support import command
-from support.command import (IO, USAGE, binary, environment, one_error_line, run, start, thaw,
+from support.command import (IO, USAGE, binary, environment, run, start, thaw,
                              thaw_fails)
 from support.mounts import mount_at, mounted, processes, wait_until
 from support.warm import (IMPORT, children, ended, image, process_state, require_views, stat,

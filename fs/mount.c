@@ -168,13 +168,15 @@ static void __attribute__((noreturn)) run_worker(struct mount *mount, int fd)
 static int wait_for_answer(const struct mount *mount, int worker, struct thaw_error *err)
 {
 	struct stat st;
+	int r = 0;
 
 	if (stat(mount->directory, &st) < 0)
-		return thaw_io(err, -errno, "mounted, but does not answer");
-	if (!mount->options->wait_warm || thaw_serving_wait_warm(&mount->serving, worker))
-		return 0;
-	(void)!thaw_umount(mount->directory, true, NULL); /* dead, and said below */
-	return thaw_io(err, -ENOTCONN, "the worker ended while the mount was being warmed");
+		r = thaw_io(err, -errno, "mounted, but the worker does not answer");
+	else if (mount->options->wait_warm && !thaw_serving_wait_warm(&mount->serving, worker))
+		r = thaw_io(err, -ENOTCONN, "the worker ended while the mount was being warmed");
+	if (r < 0)
+		(void)!thaw_umount(mount->directory, true, NULL); /* as far as it goes: err says why */
+	return r;
 }
 
 static int wait_for_worker(const struct mount *mount, pid_t pid, int fd, struct thaw_error *err)

@@ -30,7 +30,9 @@ static int mountpoint_path(const char *directory, struct thaw_error *err, char *
 		*ret_path = path;
 		return 0;
 	}
-	if (errno != ENOTCONN && errno != EIO && errno != EACCES)
+	/* Of dead mounts: ended, ended while asked, ended before the first answer. */
+	if (errno != ENOTCONN && errno != ECONNABORTED && errno != ECONNREFUSED && errno != EIO &&
+	    errno != EACCES)
 		return thaw_io(err, -errno, "cannot be unmounted");
 	len = strlen(copy);
 	while (len > 1 && copy[len - 1] == '/')

@@ -173,7 +173,7 @@ def hold(small, work, who, number, alias=""):
     script = (f'ls "$THAW_ENV" >/dev/null; echo "$THAW_ENV" >said.{number} && mv said.{number} '
               f'{shlex.quote(said.name)}; while ! test -e go; do sleep 0.02; done; '
               'cat "$THAW_ENV/pyvenv.cfg"')
-    process = start("run", f"{small}{alias}", "--", "sh", "-c", script, stdout=subprocess.PIPE,
+    process = start("run", "--warm=none", f"{small}{alias}", "--", "sh", "-c", script, stdout=subprocess.PIPE,
                     **who)
     wait_until(said.exists, "the command")
     return process, said.read_text().strip()

@@ -233,7 +233,7 @@ def test_killed_worker_while_the_warmer_waits_for_a_page(work):
             reader = subprocess.Popen(["cat"], env=environment(), stdin=stream,
                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            time.sleep(0.2)
+            wait_until(lambda: process_state(reader.pid) == "D", "the reader to wait")
             os.kill(found.pusher, signal.SIGCONT)
             wait_until(lambda: process_state(found.pusher) == "D", "the pusher to wait")
             os.kill(found.worker, signal.SIGKILL)

@@ -116,8 +116,13 @@ static int serve(struct mount *mount, ready_fn *ready, void *ready_data, struct 
 		(void)safe_close(fd);
 	if (r < 0)
 		(void)thaw_io(err, r, "serving failed");
-	unmount_own(mount, own.device);
-	return r;
+	/*
+	 * Not after an unmount: the device's number is free then, and may be that of
+	 * the next mount here by now.
+	 */
+	if (r != 0)
+		unmount_own(mount, own.device);
+	return r < 0 ? r : 0;
 }
 
 /* -- the worker as a process of its own -- */

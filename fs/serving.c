@@ -113,6 +113,7 @@ int thaw_serving_run(struct thaw_serving *serving, int fd, int root_fd, const ch
 		.root_path = root_path,
 		.life = -1,
 	};
+	struct pollfd connection = { .fd = fd }; /* POLLERR: the mount is gone */
 	struct thaw_worker worker;
 	int r;
 
@@ -135,6 +136,8 @@ int thaw_serving_run(struct thaw_serving *serving, int fd, int root_fd, const ch
 	/* While we hold the descriptor: nobody can be left waiting for an answer. */
 	if (serving->warm.count)
 		stop_warmer(&warmer);
+	if (r == 0 && poll(&connection, 1, 0) == 0)
+		r = THAW_STILL_MOUNTED;
 	thaw_worker_deinit(&worker);
 	return r;
 }

@@ -30,7 +30,9 @@ void thaw_serving_deinit(struct thaw_serving *serving);
 /*
  * In the process that is the worker: start the warmer, serve until the mount is
  * gone or SIGTERM comes. fd and root_fd (see warmer.h; -1 for none) are taken.
+ * THAW_STILL_MOUNTED when it was a signal: then the mount is there and dead.
  */
+#define THAW_STILL_MOUNTED 1
 _must_check_ int thaw_serving_run(struct thaw_serving *serving, int fd, int root_fd,
 				  const char *root_path);
 

@@ -436,6 +436,7 @@ static void __attribute__((noreturn)) run_guard(const struct thaw_warmer *warmer
 	if (pid < 0)
 		_exit(1);
 	if (pid == 0) {
+		thaw_session_hold_signals(false); /* it may be ended at any time */
 		die_with_parent(self);
 		(void)safe_close(life);
 		run_pusher(warmer, fuse_fd);
@@ -465,7 +466,8 @@ int thaw_warmer_start(struct thaw_warmer *warmer)
 		(void)signal(SIGCHLD, SIG_DFL); /* valid signals: cannot fail */
 		(void)signal(SIGTERM, SIG_DFL);
 		(void)signal(SIGINT, SIG_DFL);
-		thaw_session_hold_signals(false); /* as its parent will, only sooner */
+		/* SIGTERM to all of a unit: the guard is needed until the others have ended. */
+		thaw_session_hold_signals(true);
 		(void)safe_close(fds[1]);
 		run_guard(warmer, fds[0]);
 	}

@@ -20,6 +20,9 @@
 
 #define COPY_SIZE (1u << 20)
 
+/* One for each output, so that leftovers are found; the lock tells whose it is. */
+#define HIDDEN_NAME ".%.200s.part"
+
 struct thaw_output {
 	int fd;
 	int directory;
@@ -58,7 +61,7 @@ static int split_path(const char *path, struct thaw_output *output,
 /* The fallback: a name that only this output uses, locked against another writer of it. */
 static int open_hidden(struct thaw_output *output, struct thaw_error *err)
 {
-	if (asprintf(&output->hidden, ".%.200s.part", output->name) < 0) {
+	if (asprintf(&output->hidden, HIDDEN_NAME, output->name) < 0) {
 		output->hidden = NULL;
 		return thaw_oom(err);
 	}
@@ -180,10 +183,25 @@ int thaw_output_fd(const struct thaw_output *output)
 	return output->fd;
 }
 
+/* Remove what a killed writer left under the hidden name; -EWOULDBLOCK if it lives. */
+static int sweep_leftover(struct thaw_output *output)
+{
+	_cleanup_(closep) int fd = openat(output->directory, output->hidden,
+					  O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return -errno;
+	return unlinkat(output->directory, output->hidden, 0) < 0 && errno != ENOENT ? -errno :
+										       0;
+}
+
 /* Give a nameless file the name; to replace another it needs a name of its own first. */
 static int link_nameless(struct thaw_output *output, struct thaw_error *err)
 {
 	char proc[64];
+	int r;
 
 	(void)snprintf(proc, sizeof(proc), "/proc/self/fd/%d", output->fd); /* fits */
 	if (linkat(AT_FDCWD, proc, output->directory, output->name, AT_SYMLINK_FOLLOW) ==
@@ -193,20 +211,23 @@ static int link_nameless(struct thaw_output *output, struct thaw_error *err)
 		return thaw_io(err, -errno, "cannot be named");
 	if (!output->force)
 		return refuse_existing(err);
-	for (unsigned attempt = 0;; attempt++) {
-		if (asprintf(&output->hidden, ".%.200s.%d.%u", output->name,
-			     (int)getpid(), attempt) < 0) {
-			output->hidden = NULL;
-			return thaw_oom(err);
-		}
+	if (asprintf(&output->hidden, HIDDEN_NAME, output->name) < 0) {
+		output->hidden = NULL;
+		return thaw_oom(err);
+	}
+	/* Locked first: whoever finds the name must not take it for a leftover. */
+	r = flock(output->fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+	for (unsigned attempt = 0; r == 0 && attempt < 100; attempt++) {
 		if (linkat(AT_FDCWD, proc, output->directory, output->hidden,
 			   AT_SYMLINK_FOLLOW) == 0)
 			return 0;
-		free(output->hidden);
-		output->hidden = NULL;
-		if (errno != EEXIST || attempt == 100)
-			return thaw_io(err, -errno, "cannot be named");
+		r = errno == EEXIST ? sweep_leftover(output) : -errno;
 	}
+	free(output->hidden); /* not ours to remove */
+	output->hidden = NULL;
+	if (r == 0 || r == -EWOULDBLOCK)
+		return thaw_io(err, -EBUSY, "is being written by another process");
+	return thaw_io(err, r, "cannot be named");
 }
 
 int thaw_output_commit(struct thaw_output *output, struct thaw_error *err)

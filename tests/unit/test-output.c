@@ -244,6 +244,39 @@ static void other_errors(void **state)
 	free(inside);
 }
 
+/* A nameless file that is to replace another passes through the same hidden name. */
+static void replacing_sweeps_leftovers(void **state)
+{
+	struct state *s = *state;
+	char *part = join_path(s->directory, ".image.thaw.part");
+	struct thaw_output *output;
+	struct stat st;
+	int fd;
+
+	write_file(s->path, "old", 3);
+	write_file(part, "left by a killed writer", 23);
+	output = open_it(s, true);
+	write_it(s, output, "new");
+	assert_success(thaw_output_commit(output, &s->err), &s->err);
+	thaw_output_free(output);
+	expect_contents(s, "new");
+	assert_int_equal(stat(part, &st), -1);
+
+	write_file(part, "a living writer's", 17);
+	fd = open(part, O_RDONLY | O_CLOEXEC);
+	assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+	output = open_it(s, true);
+	write_it(s, output, "newer");
+	assert_failure(thaw_output_commit(output, &s->err), &s->err, EBUSY, THAW_EXIT_IO,
+		       "is being written by another process: Device or resource busy");
+	thaw_output_free(output);
+	assert_int_equal(stat(part, &st), 0);
+	assert_int_equal(unlink(part), 0);
+	expect_contents(s, "new");
+	assert_int_equal(close(fd), 0);
+	free(part);
+}
+
 /* --force on a symlink replaces the link, not what it leads to. */
 static void replacing_a_symlink(void **state)
 {
@@ -310,6 +343,7 @@ int main(void)
 		TEST(race),
 		TEST(without_tmpfile),
 		TEST(leftovers),
+		TEST(replacing_sweeps_leftovers),
 		TEST(hidden_name_is_a_symlink),
 		TEST(other_errors),
 		TEST(replacing_a_symlink),

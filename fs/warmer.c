@@ -159,7 +159,7 @@ static void list_set(struct lister *lister, const struct thaw_warm *set, uint32_
 		} else {
 			int at = base_of(lister, op.ino);
 
-			(void)readlinkat(at, lister->path, lister->names, sizeof(lister->names));
+			(void)!readlinkat(at, lister->path, lister->names, sizeof(lister->names));
 		}
 	}
 	if (unsaid)

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +16,7 @@
 #include "pack-internal.h"
 #include "tree.h"
 #include "util/cleanup.h"
+#include "util/cpus.h"
 
 #define LEVEL_DEFAULT	    9
 #define FRAME_SIZE_DEFAULT  (256u << 10)
@@ -98,16 +98,6 @@ static int pull(void *userdata, struct thaw_error *err, const uint8_t **ret_data
 	if (r < 0)
 		return r;
 	return report_progress(pack, err);
-}
-
-static unsigned cpu_count(void)
-{
-	cpu_set_t set;
-
-	/* The CPUs that we may use, which in a container are fewer than there are. */
-	if (sched_getaffinity(0, sizeof(set), &set) == 0)
-		return (unsigned)CPU_COUNT(&set);
-	return 1;
 }
 
 static int complete_options(const struct thaw_pack_options *given,

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Handing out units of a whole pass to threads. */
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 
 #include "pass-internal.h"
 #include "util/cleanup.h"
+#include "util/cpus.h"
 
 void thaw_pass_init(struct thaw_pass *pass, const struct thaw_pass_options *options,
 		    uint64_t units, uint64_t total)
@@ -23,12 +23,9 @@ void thaw_pass_deinit(struct thaw_pass *pass)
 unsigned thaw_pass_threads(const struct thaw_pass *pass)
 {
 	unsigned threads = pass->options ? pass->options->threads : 0;
-	cpu_set_t set;
 
 	if (threads == 0)
-		threads = sched_getaffinity(0, sizeof(set), &set) == 0
-				  ? (unsigned)CPU_COUNT(&set)
-				  : 1;
+		threads = cpu_count();
 	if (threads > pass->units)
 		threads = (unsigned)pass->units;
 	return threads ? threads : 1;

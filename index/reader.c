@@ -115,7 +115,6 @@ struct thaw_reader {
 	struct thaw_frame_decoder *decoders;
 	thaw_reader_note *note; /* or NULL; not protected: set before use */
 	void *note_data;
-	bool prefetching;
 	struct thaw_reader_stats stats;
 };
 
@@ -348,7 +347,6 @@ int thaw_reader_pin(struct thaw_reader *reader, const struct thaw_inode *inode, 
 		r = pin_frame(reader, number, err, &entry);
 		if (r < 0)
 			break;
-		ret_pin->last_frame = number;
 		thaw_image_frame(reader->image, number++, &frame);
 		stop = frame.data_offset + frame.size;
 		if (stop > end)
@@ -391,22 +389,6 @@ int thaw_reader_read(struct thaw_reader *reader, const struct thaw_inode *inode,
 	}
 	*ret_len = done;
 	return 0;
-}
-
-void thaw_reader_prefetch(struct thaw_reader *reader, uint32_t frame)
-{
-	struct entry *entry;
-
-	if (frame >= reader->image->info.frames)
-		return;
-	pthread_mutex_lock(&reader->lock);
-	if (!reader->prefetching && !reader->table[frame]) {
-		reader->prefetching = true;
-		if (load(reader, frame, NULL, &entry) == 0)
-			unpin(reader, entry);
-		reader->prefetching = false;
-	}
-	pthread_mutex_unlock(&reader->lock);
 }
 
 void thaw_reader_observe(struct thaw_reader *reader, thaw_reader_note *note, void *userdata)

@@ -43,7 +43,6 @@ static inline void thaw_reader_freep(struct thaw_reader **reader)
 struct thaw_pin {
 	unsigned count;
 	size_t length;
-	uint32_t last_frame; /* the last one that is pinned; count > 0 */
 	struct iovec iov[THAW_PIN_MAX];
 	void *entry[THAW_PIN_MAX]; /* private */
 };
@@ -61,13 +60,6 @@ void thaw_reader_unpin(struct thaw_reader *reader, struct thaw_pin *pin);
 _must_check_ int thaw_reader_read(struct thaw_reader *reader, const struct thaw_inode *inode,
 				  uint64_t offset, void *buf, size_t len, struct thaw_error *err,
 				  size_t *ret_len);
-
-/*
- * Have a frame in the cache before it is asked for; at most one at a time, or
- * nothing is done. Call when nobody waits for the calling thread. A frame number
- * out of range, and failure, are ignored: whoever asks for the frame will learn.
- */
-void thaw_reader_prefetch(struct thaw_reader *reader, uint32_t frame);
 
 /*
  * Have note called, by the thread that decodes, before and after each frame is

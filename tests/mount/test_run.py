@@ -258,9 +258,8 @@ def test_worker_holds_nothing_of_the_callers(small, work, who):
     os.close(read_end)
 
 
+@pytest.mark.parametrize("who", ["user"], indirect=True)
 def test_no_capabilities_as_user(small, who):
-    if "user" not in who:
-        pytest.skip("of users only")
     text = thaw("run", small, "--", "cat", "/proc/self/status", **who).text
     for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
         assert int(re.search(rf"{name}:\s*([0-9a-f]+)", text)[1], 16) == 0, name

@@ -109,7 +109,7 @@ def can_mount():
 
 
 # What a container may lack though it can mount; the tests find out by trying.
-BESIDE_MOUNTS = ("no cgroup can be made", "no memory controller")
+BESIDE_MOUNTS = ("no cgroup can be made", "no memory controller", "no user namespaces")
 
 
 def find_excuses():

@@ -10,12 +10,6 @@
 
 #define STALLED_PERCENT 10.0
 
-static void closefp(FILE **file)
-{
-	if (*file)
-		(void)fclose(*file); /* reading: nothing to lose */
-}
-
 /* A number in a file of its own; 0 for "max", and when there is none. */
 static uint64_t read_number(const char *path)
 {

@@ -28,12 +28,6 @@ static void unescape(char *text)
 	*to = '\0';
 }
 
-static void closefp(FILE **file)
-{
-	if (*file)
-		(void)fclose(*file); /* reading: nothing to lose */
-}
-
 /* "rw,lowerdir=FIRST:SECOND,upperdir=...": FIRST, which is where views have the image. */
 static void first_lower(char *super, char *lower, size_t size)
 {

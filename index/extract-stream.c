@@ -13,6 +13,7 @@
 #include "pass-internal.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
+#include "util/write-all.h"
 
 #define BLOCK	       (1u << 20)
 /* 128 MiB, zstd's own default: what somebody else's frames may make us allocate. */
@@ -45,22 +46,6 @@ static int find_start(struct thaw_source *source, struct thaw_error *err,
 	if (get_le32(table) != THAW_TABLE_MAGIC || image_size > size || image_size < ends)
 		return thaw_damaged(err, "damaged: parts table");
 	*ret_start = size - image_size;
-	return 0;
-}
-
-static int write_all(int fd, const uint8_t *buf, size_t len)
-{
-	while (len > 0) {
-		ssize_t n = write(fd, buf, len);
-
-		/* An interrupt is noticed between blocks; a partial write is none of its business. */
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		buf += n;
-		len -= (size_t)n;
-	}
 	return 0;
 }
 

@@ -186,3 +186,15 @@ int thaw_writer_index(struct thaw_writer *writer,
 		thaw_writer_end(writer, &part);
 	return r;
 }
+
+int thaw_writer_read_back(struct thaw_output *output, struct thaw_error *err,
+			  struct thaw_image **ret_image)
+{
+	struct thaw_source *source;
+	int r;
+
+	r = thaw_source_from_fd(thaw_output_fd(output), err, &source);
+	if (r < 0)
+		return r;
+	return thaw_image_open(source, err, ret_image);
+}

@@ -30,6 +30,10 @@ void thaw_writer_end(struct thaw_writer *writer, const struct thaw_part_info *pa
 /* Parts table and footer. Nothing is synced or named. */
 _must_check_ int thaw_writer_finish(struct thaw_writer *writer, struct thaw_error *err);
 
+/* Open what was written with the reader that will have to: a last check before it is named. */
+_must_check_ int thaw_writer_read_back(struct thaw_output *output, struct thaw_error *err,
+				       struct thaw_image **ret_image);
+
 struct thaw_index_contents {
 	uint64_t stream_size, annex_size;
 	uint8_t stream_digest[THAW_DIGEST_SIZE];

@@ -74,7 +74,8 @@ static int asked_to_stop(void *userdata)
 
 	if (!options->progress)
 		return 0;
-	return options->progress(options->progress_data, pack->input ? pack->input->consumed : 0,
+	return options->progress(options->progress_data,
+				 pack->input ? pack->input->consumed : 0,
 				 pack->input ? pack->input->total : 0, pack->size);
 }
 
@@ -183,22 +184,6 @@ static int write_index(struct pack *pack, const struct thaw_tree *tree,
 	return r;
 }
 
-/* Open what was written with the reader that will have to: a last check, and the report. */
-static int read_back(struct thaw_output *output, struct thaw_error *err,
-		     struct thaw_image_info *ret_info)
-{
-	_cleanup_(thaw_image_freep) struct thaw_image *image = NULL;
-	struct thaw_source *source;
-	int r;
-
-	r = thaw_source_from_fd(thaw_output_fd(output), err, &source);
-	if (r == 0)
-		r = thaw_image_open(source, err, &image);
-	if (r == 0)
-		*ret_info = *thaw_image_info(image);
-	return r;
-}
-
 static void fill_report(const struct pack *pack, const struct thaw_tree *tree,
 			const struct thaw_tar_counts *counts,
 			struct thaw_pack_report *report)
@@ -248,6 +233,7 @@ int thaw_pack(const char *source, const char *output_path,
 {
 	_cleanup_(thaw_input_freep) struct thaw_input *input = NULL;
 	_cleanup_(thaw_output_freep) struct thaw_output *output = NULL;
+	_cleanup_(thaw_image_freep) struct thaw_image *image = NULL;
 	_cleanup_(thaw_frames_freep) struct thaw_frames *frames = NULL;
 	struct thaw_pack_options options;
 	struct thaw_pack_report report;
@@ -271,10 +257,12 @@ int thaw_pack(const char *source, const char *output_path,
 	r = pack_stream(&pack, output, err, &report);
 	thaw_digest_free(pack.digest);
 	if (r == 0)
-		r = read_back(output, err, &report.image);
+		r = thaw_writer_read_back(output, err, &image);
 	if (r == 0)
 		r = thaw_output_commit(output, err);
-	if (r == 0)
+	if (r == 0) {
+		report.image = *thaw_image_info(image);
 		*ret_report = report;
+	}
 	return r;
 }

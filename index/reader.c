@@ -19,6 +19,7 @@
 #include "digest.h"
 #include "image-internal.h"
 #include "util/cleanup.h"
+#include "util/growing.h"
 
 #define CACHE_DEFAULT (32ull << 20)
 
@@ -69,14 +70,8 @@ int thaw_frame_decode(struct thaw_frame_decoder *decoder, uint32_t number, void 
 	int r;
 
 	thaw_image_frame(decoder->image, number, &frame);
-	if (frame.stored > decoder->stored_capacity) {
-		free(decoder->stored);
-		decoder->stored_capacity = 0;
-		decoder->stored = malloc(frame.stored);
-		if (!decoder->stored)
-			return thaw_oom(err);
-		decoder->stored_capacity = frame.stored;
-	}
+	if (make_room(&decoder->stored, &decoder->stored_capacity, frame.stored) < 0)
+		return thaw_oom(err);
 	r = thaw_image_pread(decoder->image, frame.file_offset, decoder->stored, frame.stored);
 	if (r < 0)
 		return thaw_io(err, r, "frame %" PRIu32 " cannot be read", number);

@@ -324,18 +324,6 @@ static int write_index(const struct thaw_image *image, const struct thaw_rewrite
 	return r;
 }
 
-static int open_output(struct thaw_output *output, struct thaw_error *err,
-		       struct thaw_image **ret_image)
-{
-	struct thaw_source *source;
-	int r;
-
-	r = thaw_source_from_fd(thaw_output_fd(output), err, &source);
-	if (r < 0)
-		return r;
-	return thaw_image_open(source, err, ret_image);
-}
-
 /* The image with the additions and without warm sets, into output. */
 static int write_annexed(const struct thaw_image *image, const struct thaw_rewrite *what,
 			 struct thaw_output *output, struct thaw_error *err,
@@ -362,7 +350,7 @@ static int write_annexed(const struct thaw_image *image, const struct thaw_rewri
 	if (r == 0)
 		r = thaw_writer_finish(&writer, err);
 	annex_deinit(&annex);
-	return r == 0 ? open_output(output, err, ret_image) : r;
+	return r == 0 ? thaw_writer_read_back(output, err, ret_image) : r;
 }
 
 /* -- the second step: warm sets -- */
@@ -437,6 +425,19 @@ static int write_set(struct thaw_writer *writer, const struct thaw_warm_part *se
 	return r;
 }
 
+/* A part as it is. */
+static int copy_part(const struct thaw_image *image, const struct thaw_part_info *part,
+		     struct thaw_writer *writer, struct thaw_error *err)
+{
+	int r = thaw_writer_begin(writer, part->size, err);
+
+	if (r == 0)
+		r = copy_range(image, part->offset, part->size, writer->output, err);
+	if (r == 0)
+		thaw_writer_end(writer, part);
+	return r;
+}
+
 /* The sets that image has and that are not replaced, renumbered if there is a map. */
 static int keep_sets(const struct thaw_image *image, const struct thaw_rewrite *what,
 		     const uint32_t *map, struct thaw_writer *writer,
@@ -456,13 +457,9 @@ static int keep_sets(const struct thaw_image *image, const struct thaw_rewrite *
 		if (replaced)
 			continue;
 		if (!map) {
-			r = thaw_writer_begin(writer, image->parts[i].size, err);
-			if (r == 0)
-				r = copy_range(image, image->parts[i].offset,
-					       image->parts[i].size, writer->output, err);
+			r = copy_part(image, &image->parts[i], writer, err);
 			if (r < 0)
 				return r;
-			thaw_writer_end(writer, &image->parts[i]);
 			continue;
 		}
 		r = thaw_warm_open(image, i, err, &warm);
@@ -535,12 +532,9 @@ static int write_final(const struct thaw_image *base, const struct thaw_image *i
 		/* The index says where the annex's frames are: it must stay there. */
 		if (part->type == THAW_PART_ANNEX && part->offset != behind_stream)
 			return thaw_refused(err, "its annex is not where thaw puts it");
-		r = thaw_writer_begin(&writer, part->size, err);
-		if (r == 0)
-			r = copy_range(base, part->offset, part->size, output, err);
+		r = copy_part(base, part, &writer, err);
 		if (r < 0)
 			return r;
-		thaw_writer_end(&writer, part);
 	}
 	r = keep_sets(image, what, map, &writer, err);
 	if (r == 0)
@@ -569,9 +563,11 @@ static int keep_attributes(const char *path, int fd, struct thaw_error *err)
 	struct stat st;
 
 	if (stat(path, &st) < 0)
-		return 0; /* a new file, as the umask has it */
+		return 0;			 /* a new file, as the umask has it */
 	(void)!fchown(fd, st.st_uid, st.st_gid); /* as far as our rights go */
-	return fchmod(fd, st.st_mode & 0777) < 0 ? thaw_io(err, -errno, "cannot be written") : 0;
+	return fchmod(fd, st.st_mode & 0777) < 0
+		       ? thaw_io(err, -errno, "cannot be written")
+		       : 0;
 }
 
 int thaw_rewrite(const struct thaw_image *image, const char *path,
@@ -595,7 +591,7 @@ int thaw_rewrite(const struct thaw_image *image, const char *path,
 	if (r == 0)
 		r = write_final(annexed ? annexed : image, image, what, output, err);
 	if (r == 0)
-		r = open_output(output, err, &written);
+		r = thaw_writer_read_back(output, err, &written);
 	if (r == 0)
 		r = thaw_output_commit(output, err);
 	if (r == 0)

@@ -21,6 +21,7 @@
 #include "pass-internal.h"
 #include "tree.h"
 #include "util/cleanup.h"
+#include "util/growing.h"
 #include "verify-internal.h"
 
 /* Where a frame waits between the thread that decodes it and the one that takes it in order. */
@@ -64,19 +65,6 @@ struct decoder {
 	uint8_t *stored;
 	size_t capacity;
 };
-
-static int make_room(uint8_t **buf, size_t *capacity, size_t size)
-{
-	if (size <= *capacity)
-		return 0;
-	free(*buf);
-	*capacity = 0;
-	*buf = malloc(size);
-	if (!*buf)
-		return -ENOMEM;
-	*capacity = size;
-	return 0;
-}
 
 /*
  * Unlike the reader, which has the digest to rely on, this minds zstd's own

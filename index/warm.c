@@ -11,6 +11,7 @@
 #include "digest.h"
 #include "image-internal.h"
 #include "util/cleanup.h"
+#include "util/growing.h"
 
 struct thaw_warm {
 	const struct thaw_image *image;
@@ -281,13 +282,8 @@ int thaw_warm_frame(struct thaw_warm *warm, uint32_t number, void *buf,
 	size_t n;
 	int r;
 
-	if (stored > warm->stored_capacity) {
-		free(warm->stored);
-		warm->stored = malloc(stored);
-		warm->stored_capacity = warm->stored ? stored : 0;
-		if (!warm->stored)
-			return thaw_oom(err);
-	}
+	if (make_room(&warm->stored, &warm->stored_capacity, stored) < 0)
+		return thaw_oom(err);
 	r = thaw_image_pread(warm->image,
 			     warm->part.offset + warm->part.head_size + offset,
 			     warm->stored, stored);

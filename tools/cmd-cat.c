@@ -6,23 +6,9 @@
 
 #include "tool.h"
 #include "util/cleanup.h"
+#include "util/write-all.h"
 
 #define CHUNK (1u << 20)
-
-static int write_all(const char *buf, size_t len)
-{
-	while (len > 0) {
-		ssize_t n = write(STDOUT_FILENO, buf, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		buf += n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
 
 /* *ret_stop: nothing more can be written. */
 static int cat_file(const char *file, const char *path, struct thaw_reader *reader,
@@ -38,7 +24,7 @@ static int cat_file(const char *file, const char *path, struct thaw_reader *read
 			return tool_fail_inside(file, path, &err);
 		if (n == 0) /* cannot be: the index was checked */
 			return tool_fail_path(file, path, -EIO);
-		r = write_all(buf, n);
+		r = write_all(STDOUT_FILENO, buf, n);
 		if (r < 0) {
 			*ret_stop = true;
 			return tool_fail_errno("standard output", r);

@@ -34,6 +34,13 @@ static inline void closep(int *fd)
 	*fd = safe_close(*fd);
 }
 
+/* For files that were read: closing them loses nothing. */
+static inline void closefp(FILE **file)
+{
+	if (*file)
+		(void)fclose(*file);
+}
+
 static inline int steal_fd(int *fd)
 {
 	int value = *fd;

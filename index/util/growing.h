@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* Growing arrays: make room for one more element of a malloc'ed array. */
+/* Growing arrays and buffers from malloc(). */
 #include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -27,5 +27,19 @@ static inline int grow(void *array, size_t *capacity, size_t needed, size_t size
 		return -ENOMEM;
 	*p = q;
 	*capacity = n;
+	return 0;
+}
+
+/* Make *buf hold size bytes; what it held is lost. -ENOMEM leaves it empty. */
+static inline int make_room(uint8_t **buf, size_t *capacity, size_t size)
+{
+	if (size <= *capacity)
+		return 0;
+	free(*buf);
+	*capacity = 0;
+	*buf = malloc(size);
+	if (!*buf)
+		return -ENOMEM;
+	*capacity = size;
 	return 0;
 }

@@ -83,6 +83,7 @@ enum thaw_section_type {
 	THAW_SECTION_STRINGS = 2,
 	THAW_SECTION_FRAMES = 3,
 	THAW_SECTION_META = 4,
+	THAW_SECTION_RELOCATIONS = 5,
 };
 
 /*
@@ -120,7 +121,41 @@ enum thaw_inode_type {
 #define THAW_FRAME_OFF_USIZE 20u /* u32 bytes when decompressed */
 #define THAW_FRAME_OFF_DIGEST 24u /* SHA-256 of the bytes as stored */
 
+/*
+ * Relocations: header, rules, files, sites, strings. A file's sites lie side by
+ * side, and begin where those of the file before it end.
+ */
+#define THAW_RELOCATIONS_HEADER 16u
+#define THAW_RELOCATIONS_OFF_RULES 0u	/* u32 */
+#define THAW_RELOCATIONS_OFF_FILES 4u	/* u32 */
+#define THAW_RELOCATIONS_OFF_SITES 8u	/* u32 */
+#define THAW_RELOCATIONS_OFF_STRINGS 12u /* u32 bytes */
+
+#define THAW_RULE_SIZE 24u
+#define THAW_RULE_OFF_KIND 0u		 /* u32 enum thaw_relocation_kind */
+#define THAW_RULE_OFF_PLACEHOLDER 4u	 /* u32 offset in the section's strings */
+#define THAW_RULE_OFF_PLACEHOLDER_LEN 8u /* u32 */
+#define THAW_RULE_OFF_SUFFIX 12u	 /* u32 offset in the section's strings */
+#define THAW_RULE_OFF_SUFFIX_LEN 16u	 /* u32 */
+#define THAW_RULE_OFF_ROOM 20u		 /* u32 BINARY: bytes for prefix and suffix; else zero */
+
+#define THAW_RELOCATED_SIZE 12u
+#define THAW_RELOCATED_OFF_INO 0u   /* u32 a regular file's; ascending */
+#define THAW_RELOCATED_OFF_FIRST 4u /* u32 its first site */
+#define THAW_RELOCATED_OFF_SITES 8u /* u32 at least 1 */
+
+#define THAW_SITE_SIZE 16u
+#define THAW_SITE_OFF_OFFSET 0u	   /* u64 in the file; ascending, not overlapping */
+#define THAW_SITE_OFF_RULE 8u	   /* u32 */
+#define THAW_SITE_OFF_RESERVED 12u /* u32, zero */
+
 /* Limits, each with its reason. */
+#define THAW_PLACEHOLDER_MIN 2u	   /* one byte would be found everywhere */
+#define THAW_PLACEHOLDER_MAX 8192u /* a path, or the lines with which a script begins */
+#define THAW_SUFFIX_MAX 4095u	   /* a path and arguments */
+#define THAW_SHEBANG_LINE_MAX 127u /* "#!" and newline included: what pip allows itself */
+#define THAW_RULES_MAX 65536u	   /* real environments have a handful */
+#define THAW_SITES_MAX (1u << 24)  /* 256 MiB of records; the largest seen has 11,000 */
 #define THAW_NAME_MAX 255u  /* NAME_MAX of Linux: longer names cannot be looked up */
 #define THAW_PATH_MAX 4095u /* PATH_MAX less the NUL; bounds depth to 2,048 as well */
 #define THAW_FRAME_USIZE_MIN 4096u     /* pages are the unit of reading */

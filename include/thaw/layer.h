@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * Layers: an environment's relocated files, rendered for one prefix.
+ *
+ * A layer is a tree of plain files that an overlay lays above the image: the
+ * files that carry the environment's own path, with the view's path in them; a
+ * bin/conda-unpack that has nothing left to do; the links to an interpreter
+ * that a venv needs; and whiteouts over the bytecode of sources that changed.
+ * It is rendered once for each image, prefix and interpreter, into a store of
+ * layers, and shared by every view with that prefix. What is in the store is
+ * verified against the layer's manifest before it is used, and rendered anew
+ * when it is damaged. Any number of processes may ask for one layer at once.
+ *
+ * A store is a directory of its owner's alone:
+ *
+ *	STORE/KEY/tree		the layer
+ *	STORE/KEY/manifest	what is in it, with sizes and digests; its first
+ *				lines name the image and the prefix
+ *	STORE/.KEY.lock		stays; held (flock) while a layer is rendered or verified
+ *	STORE/.KEY.new		a layer being rendered, or left by who was killed
+ *
+ * A layer may be removed, under its lock, while no overlay uses it.
+ */
+#include "thaw/image.h"
+#include "thaw/reader.h"
+
+struct thaw_layer_options {
+	/*
+	 * Where the view will stand. Absolute; no NUL, no newline, no "..".
+	 * Doubled slashes, "." and slashes at the end are taken out.
+	 */
+	const char *prefix;
+	/*
+	 * For environments without an interpreter of their own: the one to use, as
+	 * thaw_binding_find() chose it; otherwise NULL.
+	 */
+	const char *interpreter;
+	const char *store; /* created, mode 0700, when missing; its parent must exist */
+};
+
+/*
+ * Render the layer of an image, or find it. *ret_directory is its tree, to be
+ * freed, or NULL when the image needs none. Errors: -EPERM refused (a prefix
+ * that does not fit a binary, naming both lengths; an impossible prefix; a store
+ * that is not ours), -EBADMSG damage of the image, I/O and no space, of which
+ * nothing is left.
+ */
+_must_check_ int thaw_layer_render(const struct thaw_image *image, struct thaw_reader *reader,
+				   const struct thaw_layer_options *options,
+				   struct thaw_error *err, char **ret_directory);
+
+/*
+ * The prefix as it will be written into files, or -EPERM with the reason. No
+ * file is looked at.
+ */
+_must_check_ int thaw_layer_prefix(const char *prefix, struct thaw_error *err,
+				   char **ret_prefix);
+/*
+ * Would a layer for this prefix be refused because of its length? For those who
+ * choose a prefix: bytes that a prefix may have at most, THAW_PATH_MAX when
+ * nothing bounds it.
+ */
+size_t thaw_layer_prefix_max(const struct thaw_image *image);

@@ -154,8 +154,8 @@ enum thaw_inode_type {
 #define THAW_PLACEHOLDER_MAX 8192u /* a path, or the lines with which a script begins */
 #define THAW_SUFFIX_MAX 4095u	   /* a path and arguments */
 #define THAW_SHEBANG_LINE_MAX 127u /* "#!" and newline included: what pip allows itself */
-#define THAW_RULES_MAX 65536u	   /* real environments have a handful */
-#define THAW_SITES_MAX (1u << 24)  /* 256 MiB of records; the largest seen has 11,000 */
+#define THAW_RULES_MAX 16384u	   /* conda packages have one each, so hundreds */
+#define THAW_SITES_MAX (1u << 22)  /* 64 MiB of records; a large environment has 110 */
 #define THAW_NAME_MAX 255u  /* NAME_MAX of Linux: longer names cannot be looked up */
 #define THAW_PATH_MAX 4095u /* PATH_MAX less the NUL; bounds depth to 2,048 as well */
 #define THAW_FRAME_USIZE_MIN 4096u     /* pages are the unit of reading */

@@ -17,10 +17,21 @@ struct thaw_image {
 	const char *meta;
 	uint64_t meta_size;
 	uint64_t data_size; /* stream and annex */
+	/* Relocations; all zero when there are none. */
+	const uint8_t *rules, *relocated, *sites;
+	const char *relocation_strings;
+	uint32_t rule_count, relocated_count, site_count, relocation_strings_size;
 };
 
 /* Where the index's sections lie and what they say must hold; see validate.c. */
 _must_check_ int thaw_image_validate(struct thaw_image *image, struct thaw_error *err);
+
+/*
+ * Find the tables of a section of relocations and check them against the
+ * inodes, which have been validated; see relocation-check.c.
+ */
+_must_check_ int thaw_relocations_validate(struct thaw_image *image, const uint8_t *section,
+					   uint64_t size, struct thaw_error *err);
 
 static inline const uint8_t *inode_record(const struct thaw_image *image, uint32_t number)
 {

@@ -46,8 +46,11 @@ static int build_index(const struct thaw_index_contents *contents, struct thaw_e
 		{ THAW_SECTION_FRAMES, THAW_SECTION_REQUIRED, contents->frames,
 		  contents->frames_size },
 		{ THAW_SECTION_META, 0, contents->meta, contents->meta_size },
+		{ THAW_SECTION_RELOCATIONS, 0, contents->relocations,
+		  contents->relocations_size },
 	};
-	unsigned count = sizeof(sections) / sizeof(sections[0]);
+	/* Only the last one may be missing. */
+	unsigned count = sizeof(sections) / sizeof(sections[0]) - !contents->relocations;
 	uint64_t size = THAW_INDEX_HEADER + (uint64_t)count * THAW_SECTION_ENTRY;
 	uint64_t at = size;
 	uint8_t *raw;

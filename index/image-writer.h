@@ -37,10 +37,10 @@ _must_check_ int thaw_writer_read_back(struct thaw_output *output, struct thaw_e
 struct thaw_index_contents {
 	uint64_t stream_size, annex_size;
 	uint8_t stream_digest[THAW_DIGEST_SIZE];
-	/* Sections, borrowed; layouts as in format.h. */
-	const uint8_t *inodes, *frames;
+	/* Sections, borrowed; layouts as in format.h. relocations may be NULL: no section. */
+	const uint8_t *inodes, *frames, *relocations;
 	const char *strings, *meta;
-	size_t inodes_size, frames_size, strings_size, meta_size;
+	size_t inodes_size, frames_size, strings_size, meta_size, relocations_size;
 };
 /* Begin, write and end the index part. */
 _must_check_ int thaw_writer_index(struct thaw_writer *writer,

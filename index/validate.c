@@ -19,7 +19,13 @@ static int bad(struct thaw_error *err, uint64_t record, const char *what)
 	return thaw_damaged(err, "damaged: index record %" PRIu64 ": %s", record, what);
 }
 
-static int find_sections(struct thaw_image *image, struct thaw_error *err)
+struct section {
+	const uint8_t *data;
+	uint64_t size;
+};
+
+static int find_sections(struct thaw_image *image, struct section *relocations,
+			 struct thaw_error *err)
 {
 	const uint8_t *raw = image->raw;
 	uint64_t size = image->info.index_size, next;
@@ -69,6 +75,9 @@ static int find_sections(struct thaw_image *image, struct thaw_error *err)
 		case THAW_SECTION_META:
 			image->meta = (const char *)raw + offset;
 			image->meta_size = len;
+			break;
+		case THAW_SECTION_RELOCATIONS:
+			*relocations = (struct section){ raw + offset, len };
 			break;
 		default:
 			if (flags & THAW_SECTION_REQUIRED)
@@ -238,11 +247,12 @@ static int check_record(struct thaw_image *image, uint32_t number, uint64_t *nex
 
 int thaw_image_validate(struct thaw_image *image, struct thaw_error *err)
 {
+	struct section relocations = { 0 };
 	uint64_t next = THAW_ROOT + 1;
 	const uint8_t *root;
 	int r;
 
-	r = find_sections(image, err);
+	r = find_sections(image, &relocations, err);
 	if (r == 0)
 		r = check_frames(image, err);
 	if (r < 0)
@@ -259,5 +269,7 @@ int thaw_image_validate(struct thaw_image *image, struct thaw_error *err)
 	}
 	if (next != image->info.inodes)
 		return thaw_damaged(err, "damaged: records without a directory");
-	return 0;
+	return relocations.data ? thaw_relocations_validate(image, relocations.data,
+							    relocations.size, err)
+				: 0;
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "lookahead.h"
 #include "session.h"
 #include "util/cleanup.h"
 #include "warmer.h"
@@ -113,6 +114,13 @@ int thaw_serving_run(struct thaw_serving *serving, int fd, int root_fd, const ch
 		.root_path = root_path,
 		.life = -1,
 	};
+	struct thaw_lookahead lookahead = {
+		.image = serving->image,
+		.timeline = serving->timeline,
+		.root_fd = root_fd,
+		.root_path = root_path,
+		.socket = -1,
+	};
 	struct pollfd connection = { .fd = fd }; /* POLLERR: the mount is gone */
 	struct thaw_worker worker;
 	int r;
@@ -131,8 +139,11 @@ int thaw_serving_run(struct thaw_serving *serving, int fd, int root_fd, const ch
 	worker.warm = serving->warm.count ? &serving->warm : NULL;
 	if (serving->warm.count)
 		start_warmer(serving, &warmer);
+	else if (!serving->trace && thaw_lookahead_start(&lookahead) == 0)
+		worker.lookahead = &lookahead; /* a trace is to name what the workload lists */
 	(void)safe_close(root_fd); /* the lister's */
 	r = thaw_session_run(&worker, fd, serving->threads);
+	thaw_lookahead_stop(&lookahead);
 	/* While we hold the descriptor: nobody can be left waiting for an answer. */
 	if (serving->warm.count)
 		stop_warmer(&warmer);

@@ -148,7 +148,7 @@ static void __attribute__((noreturn)) run_worker(struct view *view, int socket)
 	/* Its own namespace does not have the mount: warming goes by the descriptor or not at all. */
 	if (root < 0)
 		thaw_warm_pages_deinit(&view->serving.warm);
-	r = thaw_serving_run(&view->serving, view->fuse_fd, root, "/");
+	r = thaw_serving_run(&view->serving, view->fuse_fd, root, NULL);
 	if (r < 0)
 		thaw_log(LOG_ERR, "%s: serving failed: %s", view->serving.name, strerror(-r));
 	_exit(0);

@@ -52,8 +52,7 @@ struct lister {
 	char names[1 << 16]; /* what getdents64() fills and nobody reads */
 };
 
-/* The only thing that it may do with files from here on is to list directories of the mount. */
-static void restrict_to_listing(const struct thaw_warmer *warmer)
+void thaw_warmer_restrict_to_listing(int root_fd, const char *root_path)
 {
 	struct landlock_ruleset_attr ruleset = {
 		.handled_access_fs = LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_WRITE_FILE |
@@ -72,9 +71,8 @@ static void restrict_to_listing(const struct thaw_warmer *warmer)
 	fd = (int)syscall(SYS_landlock_create_ruleset, &ruleset, sizeof(ruleset), 0);
 	if (fd < 0)
 		return; /* an older kernel, or switched off */
-	beneath.parent_fd = warmer->root_fd >= 0 ?
-				    fcntl(warmer->root_fd, F_DUPFD_CLOEXEC, 3) :
-				    open(warmer->root_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	beneath.parent_fd = root_fd >= 0 ? fcntl(root_fd, F_DUPFD_CLOEXEC, 3) :
+					   open(root_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (beneath.parent_fd >= 0 &&
 	    syscall(SYS_landlock_add_rule, fd, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0) == 0 &&
 	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
@@ -175,7 +173,7 @@ static void __attribute__((noreturn)) run_lister(const struct thaw_warmer *warme
 		_exit(1);
 	lister->warmer = warmer;
 	lister->open_fd = -1;
-	restrict_to_listing(warmer);
+	thaw_warmer_restrict_to_listing(warmer->root_fd, warmer->root_path);
 	if (warmer->timeline)
 		thaw_timeline_set_warmer(warmer->timeline, (uint32_t)getpid());
 	for (unsigned i = 0; i < warmer->warm->count; i++) {

@@ -49,3 +49,8 @@ _must_check_ int thaw_warmer_start(struct thaw_warmer *warmer);
 void thaw_warmer_stop(struct thaw_warmer *warmer);
 /* A clone of the mount at path for root_fd; -1 where the kernel or our rights forbid it. */
 int thaw_warmer_clone_mount(const char *path);
+/*
+ * For a lister: the only thing that this process may do with files from here on
+ * is to list directories of the mount. root_fd and root_path as above.
+ */
+void thaw_warmer_restrict_to_listing(int root_fd, const char *root_path);

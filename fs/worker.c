@@ -16,6 +16,7 @@
 
 #include "counters.h"
 #include "log.h"
+#include "lookahead.h"
 #include "thaw/trace.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
@@ -294,6 +295,8 @@ static void do_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
 	}
 	list(&listing, &directory, (uint64_t)offset);
 	(void)fuse_reply_buf(req, listing.buf, listing.used);
+	if (offset == 0)
+		thaw_lookahead_listed(listing.worker->lookahead, &directory);
 }
 
 static void worker_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,

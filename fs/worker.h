@@ -22,6 +22,7 @@ struct thaw_worker {
 	struct thaw_trace *trace;	/* when recording; else NULL */
 	struct thaw_timeline *timeline; /* likewise */
 	const struct thaw_warm_pages *warm; /* what the warmer pushes; NULL without warm sets */
+	struct thaw_lookahead *lookahead; /* NULL: none */
 	bool no_readahead; /* while recording: reads name just what is touched */
 	uint64_t began;	   /* CLOCK_MONOTONIC seconds */
 	uid_t uid;	  /* whom files belong to */

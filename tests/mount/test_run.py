@@ -232,6 +232,14 @@ def test_background_process_keeps_the_view(small, work, who):
     wait_until(lambda: not processes(marker), "the worker to end", 10)
 
 
+def workers(held):
+    """Processes of the view beside its command, without the workers' own children."""
+    found = [pid for pid, name in processes(os.environ[command.MARKER]).items()
+             if pid != held.pid and name.startswith(binary())]
+    helpers = {child for pid in found for child in children(pid)}
+    return [pid for pid in found if pid not in helpers]
+
+
 def test_worker_holds_nothing_of_the_callers(small, work, who):
     """Not a descriptor, not the directory, not the terminal."""
     read_end, write_end = os.pipe()
@@ -239,9 +247,7 @@ def test_worker_holds_nothing_of_the_callers(small, work, who):
     held, _ = hold(small, work, {**who, "pass_fds": [write_end]}, 1)
     os.close(write_end)
     try:
-        marker = os.environ[command.MARKER]
-        names = {pid: name for pid, name in processes(marker).items() if name.startswith(binary())}
-        worker = [pid for pid in names if pid != held.pid]
+        worker = workers(held)
         assert len(worker) == 1
         base = pathlib.Path(f"/proc/{worker[0]}")
         assert os.readlink(base / "cwd") == "/"
@@ -294,9 +300,7 @@ def test_stat_from_inside(small, who):
 def test_killed_worker(small, work, who):
     """A dead view is an error for those inside, and no hang for anybody."""
     held, place = hold(small, work, who, 1)
-    marker = os.environ[command.MARKER]
-    worker = [pid for pid, name in processes(marker).items()
-              if pid != held.pid and name.startswith(binary())]
+    worker = workers(held)
     assert len(worker) == 1
     os.kill(worker[0], signal.SIGKILL)
     (work / "go").touch()

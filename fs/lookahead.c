@@ -128,7 +128,8 @@ void thaw_lookahead_stop(struct thaw_lookahead *lookahead)
 	(void)signal(SIGCHLD, SIG_DFL); /* a valid signal: cannot fail */
 }
 
-void thaw_lookahead_listed(struct thaw_lookahead *lookahead, const struct thaw_inode *directory)
+void thaw_lookahead_listed(struct thaw_lookahead *lookahead,
+			   const struct thaw_inode *directory)
 {
 	struct thaw_inode inode;
 
@@ -139,7 +140,8 @@ void thaw_lookahead_listed(struct thaw_lookahead *lookahead, const struct thaw_i
 	    inode.type != THAW_DIRECTORY)
 		return;
 	/* When it is busy, so be it: EAGAIN. */
-	if (send(lookahead->socket, &inode.ino, sizeof(inode.ino), MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
+	if (send(lookahead->socket, &inode.ino, sizeof(inode.ino),
+		 MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
 	    errno != EAGAIN)
 		atomic_store_explicit(&lookahead->ended, true, memory_order_relaxed);
 }

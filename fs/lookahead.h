@@ -25,12 +25,14 @@ struct thaw_lookahead {
 };
 
 /*
- * Start it; call before the worker has threads. Failure is -errno, and no more than a pity. SIGCHLD is ignored from
- * here on, so that nobody has to wait for it, until it is stopped.
+ * Start it; call before the worker has threads. Failure is -errno, and no more
+ * than a pity. SIGCHLD is ignored from here on, until it is stopped, so that
+ * nobody has to wait for the process.
  */
 _must_check_ int thaw_lookahead_start(struct thaw_lookahead *lookahead);
 /* Let it end by itself. For one that was not started: does nothing. */
 void thaw_lookahead_stop(struct thaw_lookahead *lookahead);
 
 /* A directory was listed. From any thread; never waits. NULL is allowed. */
-void thaw_lookahead_listed(struct thaw_lookahead *lookahead, const struct thaw_inode *directory);
+void thaw_lookahead_listed(struct thaw_lookahead *lookahead,
+			   const struct thaw_inode *directory);

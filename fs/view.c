@@ -2,8 +2,8 @@
 /*
  * Private views.
  *
- * The worker is forked before the mount namespace is left, so that it does not
- * see the mount that it serves: then the mount, and with it the worker, ends
+ * The keeper is forked before the mount namespace is left, so that it does not
+ * see the mount that it serves: then the mount, and with it the keeper, ends
  * with the last process inside. The device is opened inside of the user
  * namespace that mounts, because the kernel wants both to be one. All mounting
  * is done before the caller's exec, which gives the new capabilities up.
@@ -19,20 +19,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
-#include <syslog.h>
 #include <unistd.h>
 
 #include "connect.h"
+#include "keeper.h"
 #include "log.h"
 #include "mount-options.h"
 #include "runtime-directory.h"
 #include "serving.h"
 #include "util/cleanup.h"
-#include "warmer.h"
 
 struct view {
 	const struct thaw_view_options *options;
@@ -45,7 +42,7 @@ struct view {
 	bool made_alias;
 	bool user_namespace;
 	int fuse_fd;
-	int worker; /* socket to it */
+	int keeper; /* socket to it */
 };
 
 static bool may_mount(void)
@@ -89,125 +86,6 @@ static int enter_user_namespace(struct thaw_error *err)
 	if (r == 0)
 		r = write_file("/proc/self/gid_map", map);
 	return r < 0 ? thaw_io(err, r, "the user namespace cannot be set up") : 0;
-}
-
-/* -- the worker -- */
-
-/* Close what was inherited and is not ours: somebody may wait for a pipe's end. */
-static void close_all_but(const int *keep, unsigned count)
-{
-	unsigned next = 3;
-
-	for (;;) {
-		unsigned lowest = ~0u;
-
-		for (unsigned i = 0; i < count; i++)
-			if (keep[i] >= (int)next && (unsigned)keep[i] < lowest)
-				lowest = (unsigned)keep[i];
-		if (lowest > next)
-			(void)syscall(SYS_close_range, next, lowest - 1, 0); /* 5.9; else they stay */
-		if (lowest == ~0u)
-			return;
-		next = lowest + 1;
-	}
-}
-
-/* Told to begin, with the mount to warm; false if the caller is gone. */
-static bool wait_for_start(int socket, int *ret_root)
-{
-	char byte, control[CMSG_SPACE(sizeof(int))];
-	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
-	struct msghdr message = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control,
-		.msg_controllen = sizeof(control),
-	};
-	const struct cmsghdr *header;
-
-	*ret_root = -1;
-	if (recvmsg(socket, &message, MSG_CMSG_CLOEXEC) != 1)
-		return false;
-	header = CMSG_FIRSTHDR(&message);
-	if (header && header->cmsg_type == SCM_RIGHTS)
-		memcpy(ret_root, CMSG_DATA(header), sizeof(int));
-	return true;
-}
-
-static void __attribute__((noreturn)) run_worker(struct view *view, int socket)
-{
-	const int keep[] = { view->fuse_fd, socket, thaw_image_fd(view->serving.image) };
-	int root, r;
-
-	thaw_log_open(false);
-	thaw_detach_from_terminal();
-	close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
-	if (!wait_for_start(socket, &root))
-		_exit(0);
-	/* The socket stays: who waits for the warmer learns by it when we are gone. */
-	/* Its own namespace does not have the mount: warming goes by the descriptor or not at all. */
-	if (root < 0)
-		thaw_warm_pages_deinit(&view->serving.warm);
-	r = thaw_serving_run(&view->serving, view->fuse_fd, root, NULL);
-	if (r < 0)
-		thaw_log(LOG_ERR, "%s: serving failed: %s", view->serving.name, strerror(-r));
-	_exit(0);
-}
-
-/* Forked twice: the caller's command must not find a child that it never started. */
-static int start_worker(struct view *view, struct thaw_error *err)
-{
-	int sockets[2], status;
-	pid_t pid;
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) < 0)
-		return thaw_io(err, -errno, "no worker can be started");
-	pid = fork();
-	if (pid == 0) {
-		(void)close(sockets[0]);
-		pid = fork();
-		if (pid == 0)
-			run_worker(view, sockets[1]);
-		_exit(pid < 0);
-	}
-	(void)close(sockets[1]);
-	view->worker = sockets[0];
-	if (pid < 0)
-		return thaw_io(err, -errno, "no worker can be started");
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return thaw_io(err, -errno, "no worker can be started");
-	return status == 0 ? 0 : thaw_io(err, -EAGAIN, "no worker can be started");
-}
-
-static int let_it_begin(struct view *view, struct thaw_error *err)
-{
-	_cleanup_(closep) int root = thaw_warmer_clone_mount(view->image_directory);
-	char byte = 0, control[CMSG_SPACE(sizeof(int))] = { 0 };
-	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
-	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
-
-	if (root >= 0) {
-		struct cmsghdr *header;
-
-		message.msg_control = control;
-		message.msg_controllen = sizeof(control);
-		header = CMSG_FIRSTHDR(&message);
-		header->cmsg_level = SOL_SOCKET;
-		header->cmsg_type = SCM_RIGHTS;
-		header->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(header), &root, sizeof(int));
-	} else if (view->serving.warm.count) {
-		/* Said now: the worker will not start a warmer, so nobody may wait for one. */
-		view->serving.warm.count = 0;
-	}
-	if (view->serving.warm.count)
-		atomic_store(&view->serving.counters->warm_state, THAW_WARM_RUNNING);
-	if (sendmsg(view->worker, &message, MSG_NOSIGNAL) != 1)
-		return thaw_io(err, -errno, "the worker has ended");
-	/* The worker's now. From here on we wait for answers: see warmer.h. */
-	view->fuse_fd = safe_close(view->fuse_fd);
-	return 0;
 }
 
 /* -- places -- */
@@ -325,7 +203,9 @@ static int mount_all(struct view *view, struct thaw_error *err)
 		return thaw_io(err, -errno, "mounts cannot be made private");
 	r = thaw_connect_mount(view->fuse_fd, view->image_directory, view->fuse_options, err);
 	if (r == 0)
-		r = let_it_begin(view, err);
+		r = thaw_keeper_begin(&view->serving, view->keeper, view->image_directory, err);
+	/* The keeper's now. From here on we wait for answers: see warmer.h. */
+	view->fuse_fd = safe_close(view->fuse_fd);
 	if (r == 0)
 		r = mount_overlay(view, err);
 	return r;
@@ -353,11 +233,11 @@ static int view_setup(struct view *view, struct thaw_error *err)
 	if (r == 0)
 		r = thaw_connect_open(err, &view->fuse_fd);
 	if (r == 0)
-		r = start_worker(view, err);
+		r = thaw_keeper_start(&view->serving, view->fuse_fd, err, &view->keeper);
 	if (r == 0)
 		r = mount_all(view, err);
 	if (r == 0 && view->options->wait_warm &&
-	    !thaw_serving_wait_warm(&view->serving, view->worker))
+	    !thaw_serving_wait_warm(&view->serving, view->keeper))
 		return thaw_io(err, -ENOTCONN, "the worker ended while the view was being warmed");
 	return r;
 }
@@ -365,7 +245,7 @@ static int view_setup(struct view *view, struct thaw_error *err)
 int thaw_view_enter(const struct thaw_view_options *options, struct thaw_error *err,
 		    char **ret_path)
 {
-	struct view view = { .options = options, .fuse_fd = -1, .worker = -1 };
+	struct view view = { .options = options, .fuse_fd = -1, .keeper = -1 };
 	int r;
 
 	thaw_log_open(true);
@@ -377,7 +257,7 @@ int thaw_view_enter(const struct thaw_view_options *options, struct thaw_error *
 		(void)rmdir(options->alias); /* as it was; may be somebody else's by now */
 	}
 	view.fuse_fd = safe_close(view.fuse_fd);
-	view.worker = safe_close(view.worker);
+	view.keeper = safe_close(view.keeper);
 	thaw_serving_deinit(&view.serving);
 	free(view.fuse_options);
 	free(view.image_directory);

@@ -11,6 +11,15 @@
 #include "thaw/error.h"
 
 /*
+ * In a scratch layer's directory: boot and number of the mount namespace that the view is
+ * in, the maker's at first. As long as a process is in it, nobody else removes the
+ * layer, even when whoever held its lock was killed.
+ */
+#define THAW_SCRATCH_NAMESPACE "namespace"
+/* Say that it is the caller's namespace now. -errno. */
+_must_check_ int thaw_scratch_note_namespace(const char *path);
+
+/*
  * Make a new directory below base (a directory of our own, see
  * thaw_state_directory()) and return its path (malloc'ed) and a descriptor: a lock
  * that says that it is in use as long as anybody has the descriptor open. "upper",
@@ -21,7 +30,7 @@ _must_check_ int thaw_scratch_new(const char *base, uid_t uid, gid_t gid,
 				  struct thaw_error *err, char **ret_path, int *ret_lock);
 /*
  * Take up again one that thaw_scratch_new() made and that nobody holds (a service that
- * was restarted): its lock, or -EBUSY.
+ * was restarted), to use it or to remove it: its lock, or -EBUSY.
  */
 _must_check_ int thaw_scratch_adopt(const char *path, struct thaw_error *err,
 				    int *ret_lock);

@@ -35,21 +35,23 @@ int thaw_stat_directory(const char *directory, struct thaw_error *err, struct th
 {
 	_cleanup_(freep) char *path = realpath(directory, NULL);
 	struct thaw_mountpoint mountpoint;
-	int r;
+	int found, r;
 
 	if (!path)
 		return thaw_io(err, -errno, "cannot be opened");
 	r = ask(path, err, ret_stat);
 	if (r != -ENOTTY)
 		return r;
-	/* A view answers for itself; the image is mounted beneath it. */
+	/* A view answers for itself; images are mounted beneath it, the environment's below others. */
 	r = thaw_mountinfo_find(path, err, &mountpoint);
 	if (r < 0)
 		return r;
-	if (r == 0 && mountpoint.lower[0] != '\0') {
-		r = ask(mountpoint.lower, err, ret_stat);
-		if (r != -ENOTTY)
-			return r;
+	found = -ENOTTY;
+	for (const char *lower = mountpoint.lower; r == 0 && *lower;
+	     lower = thaw_mountinfo_next_lower(lower)) {
+		int asked = ask(lower, err, ret_stat);
+
+		found = asked == -ENOTTY ? found : asked;
 	}
-	return thaw_refused(err, "is not a mount of thaw's");
+	return found == -ENOTTY ? thaw_refused(err, "is not a mount of thaw's") : found;
 }

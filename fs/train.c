@@ -74,7 +74,7 @@ static void remove_scratch(const char *path)
 }
 
 static void __attribute__((noreturn)) run_child(const struct thaw_view_options *view,
-						char *const *argv, int report)
+						thaw_train_body *body, void *userdata, int report)
 {
 	static const int caught[] = { SIGINT, SIGTERM, SIGHUP, SIGALRM };
 	struct thaw_error err = { 0 };
@@ -87,16 +87,26 @@ static void __attribute__((noreturn)) run_child(const struct thaw_view_options *
 			(void)signal(caught[i], SIG_IGN); /* nohup: the command's too */
 	r = thaw_view_enter(view, &err, &path);
 	if (r == 0)
-		r = thaw_view_environment(path, &err);
+		r = body(userdata, path, &err);
+	if (r >= 0)
+		_exit(r);
+	(void)!write(report, &err, sizeof(err)); /* smaller than PIPE_BUF; else the status tells */
+	_exit(127);
+}
+
+/* The command of a training run. */
+static int run_command(void *userdata, const char *path, struct thaw_error *err)
+{
+	char *const *argv = userdata;
+	int r = thaw_view_environment(path, err);
+
+	if (r < 0)
+		return r;
 	/* The point of a training run is that what it compiles is kept. */
 	(void)unsetenv("PYTHONDONTWRITEBYTECODE");
 	(void)unsetenv("PYTHONPYCACHEPREFIX");
-	if (r == 0) {
-		execvp(argv[0], argv);
-		(void)thaw_io(&err, -errno, "\"%.200s\" cannot be run", argv[0]);
-	}
-	(void)!write(report, &err, sizeof(err)); /* smaller than PIPE_BUF; else the status tells */
-	_exit(127);
+	execvp(argv[0], argv);
+	return thaw_io(err, -errno, "\"%.200s\" cannot be run", argv[0]);
 }
 
 static int read_file(const char *path, size_t size, uint8_t **ret_data)
@@ -232,9 +242,9 @@ void thaw_gathered_keep(struct thaw_gathered *gathered, const struct thaw_image 
 	gathered->count = kept;
 }
 
-int thaw_train(const struct thaw_view_options *given, char *const *argv,
-	       struct thaw_trace *trace, struct thaw_gathered *gathered,
-	       int (*interrupted)(void), struct thaw_error *err, int *ret_status)
+int thaw_train_with(const struct thaw_view_options *given, thaw_train_body *body, void *userdata,
+		    struct thaw_trace *trace, struct thaw_gathered *gathered,
+		    int (*interrupted)(void), struct thaw_error *err, int *ret_status)
 {
 	struct thaw_view_options view = *given;
 	_cleanup_(freep) char *scratch = NULL;
@@ -256,7 +266,7 @@ int thaw_train(const struct thaw_view_options *given, char *const *argv,
 	pid = fork();
 	if (pid == 0) {
 		(void)close(fds[0]);
-		run_child(&view, argv, fds[1]);
+		run_child(&view, body, userdata, fds[1]);
 	}
 	(void)close(fds[1]);
 	/* Ends when the command begins, which closes the pipe, or with its error. */
@@ -273,11 +283,19 @@ int thaw_train(const struct thaw_view_options *given, char *const *argv,
 		if (err)
 			*err = child_err;
 		r = -EIO;
-	} else if (r == 0 && status == 0) {
+	} else if (r == 0 && status == 0 && gathered) {
 		r = gather(scratch, gathered, err);
 	}
 	remove_scratch(scratch);
 	if (r == 0)
 		*ret_status = status;
 	return r;
+}
+
+int thaw_train(const struct thaw_view_options *view, char *const *argv,
+	       struct thaw_trace *trace, struct thaw_gathered *gathered,
+	       int (*interrupted)(void), struct thaw_error *err, int *ret_status)
+{
+	return thaw_train_with(view, run_command, (void *)argv, trace, gathered, interrupted, err,
+			       ret_status);
 }

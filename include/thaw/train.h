@@ -29,6 +29,16 @@ _must_check_ int thaw_train(const struct thaw_view_options *view, char *const *a
 			    int *ret_status);
 
 /*
+ * The same with a function of ours in the child, inside of the view at path: it
+ * returns an exit code, or a negative errno with err, or execs. trace may be NULL.
+ */
+typedef int thaw_train_body(void *userdata, const char *path, struct thaw_error *err);
+_must_check_ int thaw_train_with(const struct thaw_view_options *view, thaw_train_body *body,
+				 void *userdata, struct thaw_trace *trace,
+				 struct thaw_gathered *gathered, int (*interrupted)(void),
+				 struct thaw_error *err, int *ret_status);
+
+/*
  * Drop what Python would not accept in image: bytecode of modules that only the
  * run had, or had changed.
  */

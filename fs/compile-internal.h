@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* What compiling and trying imports share: the environment's interpreter over a view. */
+#include "thaw/compile.h"
+#include "thaw/image.h"
+#include "thaw/reader.h"
+
+/* An image, open for looking at before it is run. */
+struct subject {
+	const char *path;
+	struct thaw_image *image;
+	struct thaw_reader *reader;
+	char python[16];    /* "3.11" */
+	char tag[32];	    /* "cpython-311" */
+	char *interpreter;  /* of this node; NULL: the image's own */
+	unsigned processes;
+};
+
+_must_check_ int subject_open(const char *path, const struct thaw_compile_options *options,
+			      struct thaw_error *err, struct subject *ret_subject);
+void subject_close(struct subject *subject);
+
+/* Path of the interpreter to run in a view at path: malloc'ed; -EPERM when there is none. */
+_must_check_ int subject_interpreter(const struct subject *subject, const char *path,
+				     struct thaw_error *err, char **ret_interpreter);
+
+/* A program that is run in the view. */
+struct job {
+	char *const *argv;
+	char *const *envp;
+	int input;  /* standard input */
+	int output; /* becomes descriptor 3, or -1 */
+};
+/*
+ * Confine ourselves to the view at path, run all jobs at once as children of a
+ * process of their own, and wait. 0 when each could be run, whatever became of it.
+ */
+_must_check_ int run_confined(const char *path, const struct job *jobs, unsigned count,
+			      struct thaw_error *err);

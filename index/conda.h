@@ -126,6 +126,8 @@ struct thaw_conda_wants {
 	char *strings;
 	size_t strings_size, strings_capacity;
 	uint32_t last, last_len; /* the string that was added last */
+	/* What stands in the first line of a Python script is a shebang. */
+	bool shebangs;
 };
 
 void thaw_conda_wants_deinit(struct thaw_conda_wants *wants);

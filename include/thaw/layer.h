@@ -16,9 +16,13 @@
  *
  *	STORE/KEY/tree		the layer
  *	STORE/KEY/manifest	what is in it, with sizes and digests; its first
- *				lines name the image and the prefix
+ *				lines give the digest of the image's index (which
+ *				stays the same when warm sets are added), the
+ *				prefix and the interpreter
+ *	STORE/KEY/verified	that it was good since the machine started
  *	STORE/.KEY.lock		stays; held (flock) while a layer is rendered or verified
  *	STORE/.KEY.new		a layer being rendered, or left by who was killed
+ *	STORE/.KEY.old		a damaged layer being removed
  *
  * A layer may be removed, under its lock, while no overlay uses it.
  */

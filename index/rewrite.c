@@ -224,11 +224,13 @@ static int add_additions(const struct thaw_image *image, const struct thaw_rewri
 		struct thaw_member member = {
 			.path = addition->path,
 			.path_len = strlen(addition->path),
-			.type = THAW_REGULAR,
-			.mode = 0644,
+			.type = addition->link ? THAW_HARDLINK : THAW_REGULAR,
+			.mode = addition->mode ? addition->mode : 0644,
 			.mtime = addition->mtime,
 			.size = addition->size,
 			.data = data,
+			.target = addition->link,
+			.target_len = addition->link ? strlen(addition->link) : 0,
 		};
 		int r = thaw_tree_add(tree, &member, err);
 
@@ -264,6 +266,12 @@ static char *adjust_meta(const struct thaw_image *image, const struct thaw_rewri
 		(void)json_object_set_new(bytecode, "valid", json_integer(valid));
 		(void)json_object_set_new(bytecode, "stale", json_integer(stale));
 		(void)json_object_set_new(bytecode, "missing", json_integer(missing));
+	}
+	if (what->meta) {
+		json_t *changes = json_loads(what->meta, JSON_REJECT_DUPLICATES, NULL);
+
+		(void)json_object_update(meta, changes);
+		json_decref(changes);
 	}
 	text = meta ? json_dumps(meta, JSON_COMPACT | JSON_SORT_KEYS) : strdup("{}");
 	json_decref(meta);

@@ -18,6 +18,9 @@ struct thaw_addition {
 	const uint8_t *data;
 	size_t size;
 	uint32_t mtime;
+	unsigned mode; /* permission bits; 0: 0644 */
+	/* Path of a file, of the image or added before: this is a further name of it. */
+	const char *link;
 };
 
 struct thaw_workload {
@@ -31,6 +34,8 @@ struct thaw_rewrite {
 	size_t addition_count;
 	const struct thaw_workload *workloads;
 	size_t workload_count;
+	/* A JSON object whose keys take the place of those in the meta section; or NULL. */
+	const char *meta;
 };
 
 /*

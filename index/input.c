@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The tar stream of an archive, whatever it is compressed with.
+ * The tar stream of an archive, whatever it is compressed with. (Zip archives
+ * and directories become one elsewhere.)
  *
  * The kind is told by the first bytes, never by the name. bzip2 goes through
  * libarchive. The others go to their libraries directly: gzip because
@@ -22,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 #include <zstd_errors.h>
@@ -29,6 +31,8 @@
 #include "pack-internal.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
+#include "util/pread.h"
+#include "zip.h"
 
 #define READ_SIZE (256u << 10)
 #define BLOCK_SIZE (256u << 10)
@@ -436,13 +440,52 @@ static int recognise(struct archive_input *input, struct thaw_error *err)
 		return open_xz(input, err);
 	}
 	if (starts_with(input, "PK\x03\x04", 4) || starts_with(input, "PK\x05\x06", 4))
-		return thaw_damaged(err, "is a zip archive, which thaw does not pack");
+		return thaw_refused(err, "a zip archive cannot be read from a pipe: "
+					 "its directory is at its end");
 	input->base.kind = "tar";
 	input->base.next = next_plain;
 	return 0;
 }
 
-static int open_file(int fd, thaw_input_stop_fn *stop, void *stop_data, struct thaw_error *err,
+/* Is this the header of a tar member? Its checksum is right, and there is something in it. */
+static bool is_tar_header(const uint8_t *block)
+{
+	unsigned sum = 8 * ' ', said = 0;
+
+	for (unsigned i = 0; i < 512; i++)
+		if (i < 148 || i >= 156)
+			sum += block[i];
+	for (unsigned i = 148; i < 156 && (block[i] == ' ' || (block[i] >= '0' && block[i] <= '7'));
+	     i++)
+		if (block[i] != ' ')
+			said = said * 8 + (block[i] - '0');
+	return sum == said && block[0] != 0;
+}
+
+/*
+ * A zip archive is found from its end, and may follow other bytes: a line for
+ * the shell, a whole program. What begins as a tar or compressed file is that.
+ */
+static int is_zip(int fd, uint64_t size, struct thaw_error *err)
+{
+	uint8_t block[512];
+	size_t len = size < sizeof(block) ? (size_t)size : sizeof(block);
+	int r = pread_all(fd, block, len, 0);
+
+	if (r < 0)
+		return thaw_io(err, r, "cannot be read");
+	if (len >= 4 && get_le32(block) == 0x04034b50)
+		return 1;
+	if (len == sizeof(block) && is_tar_header(block))
+		return 0;
+	if (len >= 6 && (memcmp(block, "\x1f\x8b", 2) == 0 || memcmp(block, "BZh", 3) == 0 ||
+			 get_le32(block) == ZSTD_MAGICNUMBER ||
+			 memcmp(block, "\xfd" "7zXZ\0", 6) == 0))
+		return 0;
+	return thaw_zip_probe(fd, size, err);
+}
+
+static int open_file(int fd, const struct thaw_input_options *options, struct thaw_error *err,
 		     struct thaw_input **ret_input)
 {
 	_cleanup_(thaw_input_freep) struct thaw_input *base = NULL;
@@ -457,8 +500,8 @@ static int open_file(int fd, thaw_input_stop_fn *stop, void *stop_data, struct t
 	base = &input->base;
 	base->free = archive_input_free;
 	input->fd = fd;
-	input->stop = stop;
-	input->stop_data = stop_data;
+	input->stop = options->stop;
+	input->stop_data = options->stop_data;
 	input->xz = (lzma_stream)LZMA_STREAM_INIT;
 	input->bytes = malloc(READ_SIZE);
 	input->block = malloc(BLOCK_SIZE);
@@ -477,11 +520,13 @@ static int open_file(int fd, thaw_input_stop_fn *stop, void *stop_data, struct t
 	return 0;
 }
 
-int thaw_input_open_stoppable(const char *path, thaw_input_stop_fn *stop, void *stop_data,
-			      struct thaw_error *err, struct thaw_input **ret_input)
+int thaw_input_open_with(const char *path, const struct thaw_input_options *given,
+			 struct thaw_error *err, struct thaw_input **ret_input)
 {
+	const struct thaw_input_options options = given ? *given : (struct thaw_input_options){ 0 };
 	_cleanup_(closep) int fd = -1;
 	struct stat st;
+	int r;
 
 	fd = strcmp(path, "-") == 0 ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3) :
 				      open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
@@ -490,8 +535,15 @@ int thaw_input_open_stoppable(const char *path, thaw_input_stop_fn *stop, void *
 	if (fstat(fd, &st) < 0)
 		return thaw_io(err, -errno, "cannot be read");
 	if (S_ISDIR(st.st_mode))
-		return thaw_input_open_directory(steal_fd(&fd), err, ret_input);
-	return open_file(steal_fd(&fd), stop, stop_data, err, ret_input);
+		return thaw_input_open_directory_with(steal_fd(&fd), &options, err, ret_input);
+	if (S_ISREG(st.st_mode) && lseek(fd, 0, SEEK_CUR) == 0) {
+		r = is_zip(fd, (uint64_t)st.st_size, err);
+		if (r < 0)
+			return r;
+		if (r > 0)
+			return thaw_input_open_zip(steal_fd(&fd), path, &options, err, ret_input);
+	}
+	return open_file(steal_fd(&fd), &options, err, ret_input);
 }
 
 struct thaw_input *thaw_input_free(struct thaw_input *input)

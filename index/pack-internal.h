@@ -16,9 +16,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "thaw/environment.h"
 #include "thaw/pack.h"
 
-/* -- input.c, directory.c -- */
+/* -- input.c, directory.c, zip-input.c, wheel-input.c, pex-input.c -- */
+
+/*
+ * What is known of an environment that was put together from wheels, before
+ * anybody looks into the tree. Its tree is a virtual environment: bin/python
+ * leads to /usr/bin/pythonX.Y and pyvenv.cfg names /usr/bin, until a view binds
+ * both to an interpreter of its node.
+ */
+struct thaw_input_environment {
+	/* constraints: of a PEX, joined by " or ", since one of them must hold */
+	struct thaw_environment_hints hints;
+	bool python_guessed; /* wheels left it open: the newest that this machine has */
+	const char *command; /* below bin/: what starts the PEX's own entry point, or NULL */
+};
 
 struct thaw_input {
 	/*
@@ -29,25 +43,55 @@ struct thaw_input {
 		    size_t *ret_len);
 	void (*free)(struct thaw_input *input);
 	uint64_t consumed, total; /* bytes of the source; total 0 when unknown */
-	const char *kind;	  /* "tar.gz", "directory", ... */
+	const char *kind;	  /* "tar.gz", "directory", "zip", "pex", "wheels", ... */
+	const struct thaw_input_environment *environment; /* "pex" and "wheels"; else NULL */
 };
 
 /*
- * path "-" is standard input. A directory becomes a canonical tar. stop is
- * asked now and then while a pipe has nothing to read, and after signals: a
- * nonzero answer makes the read fail with -EINTR.
+ * stop is asked now and then while a pipe has nothing to read, and after
+ * signals: a nonzero answer makes the read fail with -EINTR.
  */
 typedef int thaw_input_stop_fn(void *userdata);
-_must_check_ int thaw_input_open_stoppable(const char *path, thaw_input_stop_fn *stop,
-					   void *stop_data, struct thaw_error *err,
-					   struct thaw_input **ret_input);
+
+struct thaw_input_options {
+	thaw_input_stop_fn *stop; /* may be NULL */
+	void *stop_data;
+	/*
+	 * Take a PEX, a wheel or a directory of wheels for the files that it is made
+	 * of: "zip" or "directory" instead of an environment.
+	 */
+	bool plain;
+	unsigned python_minor; /* pex, wheels: make it for Python 3.N; 0: what they ask for */
+};
+
+/* path "-" is standard input. A directory becomes a canonical tar. options may be NULL. */
+_must_check_ int thaw_input_open_with(const char *path,
+				      const struct thaw_input_options *options,
+				      struct thaw_error *err, struct thaw_input **ret_input);
+static inline _must_check_ int thaw_input_open_stoppable(const char *path,
+							 thaw_input_stop_fn *stop,
+							 void *stop_data, struct thaw_error *err,
+							 struct thaw_input **ret_input)
+{
+	const struct thaw_input_options options = { .stop = stop, .stop_data = stop_data };
+
+	return thaw_input_open_with(path, &options, err, ret_input);
+}
 static inline _must_check_ int thaw_input_open(const char *path, struct thaw_error *err,
 					       struct thaw_input **ret_input)
 {
-	return thaw_input_open_stoppable(path, NULL, NULL, err, ret_input);
+	return thaw_input_open_with(path, NULL, err, ret_input);
 }
+/* Those take fd in any case. A directory or zip as it is: */
 _must_check_ int thaw_input_open_directory(int fd, struct thaw_error *err,
 					   struct thaw_input **ret_input);
+/* A directory, which may be a PEX or hold wheels; a zip, which may be a PEX or a wheel. */
+_must_check_ int thaw_input_open_directory_with(int fd, const struct thaw_input_options *options,
+						struct thaw_error *err,
+						struct thaw_input **ret_input);
+_must_check_ int thaw_input_open_zip(int fd, const char *path,
+				     const struct thaw_input_options *options,
+				     struct thaw_error *err, struct thaw_input **ret_input);
 struct thaw_input *thaw_input_free(struct thaw_input *input);
 static inline void thaw_input_freep(struct thaw_input **input)
 {
@@ -70,6 +114,9 @@ _must_check_ int thaw_output_write(struct thaw_output *output, const void *data,
 /* Append len bytes from offset of another file; shared with it where the file system can. */
 _must_check_ int thaw_output_copy(struct thaw_output *output, int fd, uint64_t offset,
 				  uint64_t len, struct thaw_error *err);
+/* Take back what was written from size on. */
+_must_check_ int thaw_output_truncate(struct thaw_output *output, uint64_t size,
+				      struct thaw_error *err);
 uint64_t thaw_output_offset(const struct thaw_output *output);
 /* The open file, for reading back; borrowed. */
 int thaw_output_fd(const struct thaw_output *output);

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <sys/inotify.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "detached.h"
@@ -51,6 +52,7 @@ static void janitor(void *userdata)
 	char byte;
 
 	thaw_detach_from_terminal();
+	(void)prctl(PR_SET_NAME, "thaw-janitor"); /* for ps: a valid name */
 	thaw_close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
 	if (thaw_receive_fds(job->socket, &byte, 1, &inotify, 1) == 1) {
 		(void)safe_close(job->socket);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Private views.
+ * Views of one command.
  *
- * The keeper is forked before the mount namespace is left, so that it does not
- * see the mount that it serves: then the mount, and with it the keeper, ends
+ * Keepers are forked before the mount namespace is entered, so that they do not
+ * see the mounts that they serve: then the mounts, and with them the keepers, end
  * with the last process inside. The device is opened inside of the user
  * namespace that mounts, because the kernel wants both to be one. All mounting
  * is done before the caller's exec, which gives the new capabilities up.
@@ -13,80 +13,42 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "connect.h"
-#include "keeper.h"
+#include "extracted.h"
+#include "janitor.h"
+#include "keeper-share.h"
 #include "log.h"
-#include "mount-options.h"
-#include "runtime-directory.h"
-#include "serving.h"
+#include "namespaces.h"
+#include "overlay.h"
+#include "scratch.h"
+#include "thaw/directories.h"
+#include "thaw/mount.h"
+#include "thaw/stat.h"
 #include "util/cleanup.h"
+#include "view-parts.h"
 
 struct view {
 	const struct thaw_view_options *options;
-	struct thaw_serving serving;
-	char identity[THAW_DIGEST_HEX];
-	char *fuse_options;
-	char *image_directory; /* where the image is mounted */
+	struct thaw_parts parts;
 	char *empty_directory;
 	char *path; /* where the view is */
 	bool made_alias;
+	bool alias_is_link; /* left by an extracted view without namespaces */
 	bool user_namespace;
-	int fuse_fd;
-	int keeper; /* socket to it */
+	bool mount_namespace;
+	bool shared; /* the images' mounts, with other views */
+	/* The machine cannot do what was tried, whatever the image. */
+	bool impossible;
+	char *scratch; /* made for this view; or NULL */
+	bool scratch_in_memory;
+	struct thaw_janitor janitor;
 };
-
-static bool may_mount(void)
-{
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct data[2] = { 0 };
-
-	if (syscall(SYS_capget, &header, data) < 0)
-		return false;
-	return data[0].effective & 1u << CAP_SYS_ADMIN;
-}
-
-static int write_file(const char *path, const char *text)
-{
-	_cleanup_(closep) int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return -errno;
-	return write(fd, text, strlen(text)) < 0 ? -errno : 0;
-}
-
-/*
- * A user namespace in which we are who we are. Mapped to ourselves, not to
- * root: programs inside see the ids that they expect, and own their files.
- */
-static int enter_user_namespace(struct thaw_error *err)
-{
-	unsigned uid = geteuid(), gid = getegid();
-	char map[64];
-	int r;
-
-	if (unshare(CLONE_NEWUSER) < 0)
-		return thaw_io(err, -errno,
-			       "no user namespace can be made (see sysctl user.max_user_namespaces, "
-			       "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_"
-			       "unprivileged_userns)");
-	(void)write_file("/proc/self/setgroups", "deny"); /* before the group map, where it exists */
-	(void)snprintf(map, sizeof(map), "%u %u 1", uid, uid);
-	r = write_file("/proc/self/uid_map", map);
-	(void)snprintf(map, sizeof(map), "%u %u 1", gid, gid);
-	if (r == 0)
-		r = write_file("/proc/self/gid_map", map);
-	return r < 0 ? thaw_io(err, r, "the user namespace cannot be set up") : 0;
-}
 
 /* -- places -- */
 
@@ -113,7 +75,8 @@ static int check_empty(const char *alias, struct thaw_error *err)
 	DIR *directory;
 
 	if (fd < 0 && (errno == ELOOP || errno == ENOTDIR))
-		return thaw_refused(err, "alias \"%.200s\": exists and is no directory", alias);
+		return thaw_refused(err, "alias \"%.200s\": exists and is no directory",
+				    alias);
 	directory = fd < 0 ? NULL : fdopendir(fd);
 	if (!directory) {
 		int r = thaw_io(err, -errno, "alias \"%.200s\"", alias);
@@ -123,10 +86,26 @@ static int check_empty(const char *alias, struct thaw_error *err)
 	}
 	errno = 0;
 	while ((entry = readdir(directory)) != NULL)
-		names += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+		names += strcmp(entry->d_name, ".") != 0 &&
+			 strcmp(entry->d_name, "..") != 0;
 	(void)closedir(directory);
-	return names ? thaw_refused(err, "alias \"%.200s\": is a directory that is not empty", alias) :
-		       0;
+	return names ? thaw_refused(err,
+				    "alias \"%.200s\": is a directory that is not empty",
+				    alias)
+		     : 0;
+}
+
+/* Made by link_tree() before, which compares what it leads to. */
+static bool is_own_link(const char *alias)
+{
+	_cleanup_(freep) char *base = NULL;
+	char target[4096];
+	ssize_t n = readlink(alias, target, sizeof(target) - 1);
+
+	if (n <= 0 || thaw_state_directory("extracted", NULL, NULL, &base) < 0)
+		return false;
+	target[n] = '\0';
+	return strncmp(target, base, strlen(base)) == 0 && target[strlen(base)] == '/';
 }
 
 /* The alias: ours to mount on only when nothing is hidden by that. */
@@ -135,11 +114,22 @@ static int prepare_alias(struct view *view, const char *alias, struct thaw_error
 	int r;
 
 	if (alias[0] == '\0' || alias[0] == '/' || leads_up(alias))
-		return thaw_refused(err, "alias \"%.200s\": must be a name in the current directory",
-				    alias);
+		return thaw_refused(
+			err, "alias \"%.200s\": must be a name in the current directory",
+			alias);
 	view->made_alias = mkdir(alias, 0755) == 0;
 	if (!view->made_alias && errno != EEXIST)
 		return thaw_io(err, -errno, "alias \"%.200s\" cannot be made", alias);
+	if (view->options->mode != THAW_VIEW_PRIVATE && is_own_link(alias)) {
+		_cleanup_(freep) char *here = getcwd(NULL, 0);
+
+		view->alias_is_link = true;
+		if (!here || asprintf(&view->path, "%s/%s", here, alias) < 0) {
+			view->path = NULL;
+			return thaw_oom(err);
+		}
+		return 0;
+	}
 	r = check_empty(alias, err);
 	if (r < 0)
 		return r;
@@ -152,10 +142,8 @@ static int prepare_places(struct view *view, struct thaw_error *err)
 	char id[17];
 	int r;
 
-	(void)snprintf(id, sizeof(id), "%.16s", view->identity);
-	r = thaw_runtime_directory("image", id, err, &view->image_directory);
-	if (r == 0)
-		r = thaw_runtime_directory("empty", NULL, err, &view->empty_directory);
+	(void)snprintf(id, sizeof(id), "%.16s", view->parts.part[0].identity);
+	r = thaw_runtime_directory("empty", NULL, err, &view->empty_directory);
 	if (r < 0)
 		return r;
 	if (view->options->alias)
@@ -163,105 +151,320 @@ static int prepare_places(struct view *view, struct thaw_error *err)
 	return thaw_runtime_directory("view", id, err, &view->path);
 }
 
-/* -- mounting -- */
+/* -- scratch -- */
 
-static int mount_overlay(struct view *view, struct thaw_error *err)
+/* On disk: before any namespace is entered, where the directory is seen as it is. */
+static int make_scratch(struct view *view, struct thaw_error *err)
 {
-	const char *scratch = view->options->scratch;
-	_cleanup_(freep) char *data = NULL;
-	char source[sizeof("thaw:sha256:") + THAW_DIGEST_HEX];
-	unsigned long flags = MS_NOSUID | MS_NODEV;
-	int n;
+	_cleanup_(freep) char *base = NULL;
+	int lock, r;
 
-	/* Without an upper layer overlayfs wants two lower ones; the second is empty. */
-	if (scratch)
-		n = asprintf(&data, "lowerdir=%s,upperdir=%s/upper,workdir=%s/work%s",
-			     view->image_directory, scratch, scratch,
-			     view->user_namespace ? ",userxattr" : "");
-	else
-		n = asprintf(&data, "lowerdir=%s:%s%s", view->image_directory, view->empty_directory,
-			     view->user_namespace ? ",userxattr" : "");
-	if (n < 0) {
-		data = NULL;
-		return thaw_oom(err);
-	}
-	(void)snprintf(source, sizeof(source), "thaw:sha256:%s", view->identity);
-	if (mount(source, view->path, "overlay", flags | (scratch ? 0 : MS_RDONLY), data) < 0)
-		return thaw_io(err, -errno, "the view cannot be mounted on \"%.300s\" (overlayfs)",
-			       view->path);
-	return 0;
-}
-
-static int mount_all(struct view *view, struct thaw_error *err)
-{
-	int r;
-
-	if (unshare(CLONE_NEWNS) < 0)
-		return thaw_io(err, -errno, "no mount namespace can be made");
-	/* What is mounted or unmounted outside still arrives; what we mount does not leave. */
-	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
-		return thaw_io(err, -errno, "mounts cannot be made private");
-	r = thaw_connect_mount(view->fuse_fd, view->image_directory, view->fuse_options, err);
+	r = thaw_state_directory("scratch", NULL, err, &base);
 	if (r == 0)
-		r = thaw_keeper_begin(&view->serving, view->keeper, view->image_directory, err);
-	/* The keeper's now. From here on we wait for answers: see warmer.h. */
-	view->fuse_fd = safe_close(view->fuse_fd);
+		r = thaw_scratch_new(base, geteuid(), getegid(), err, &view->scratch,
+				     &lock);
 	if (r == 0)
-		r = mount_overlay(view, err);
+		r = thaw_janitor_start(view->scratch, lock, err, &view->janitor);
 	return r;
 }
 
-static int view_setup(struct view *view, struct thaw_error *err)
+static int mount_scratch(struct view *view, struct thaw_error *err)
+{
+	_cleanup_(freep) char *directory = NULL;
+	int r;
+
+	r = thaw_runtime_directory("scratch", NULL, err, &directory);
+	if (r == 0)
+		r = thaw_scratch_mount(directory, view->options->scratch_size, geteuid(),
+				       getegid(), err);
+	if (r < 0)
+		return r;
+	thaw_janitor_deinit(
+		&view->janitor); /* removes what is on disk, if there is any */
+	free(view->scratch);
+	view->scratch = steal_ptr(directory);
+	view->scratch_in_memory = true;
+	return 0;
+}
+
+/* -- mounting -- */
+
+static int mount_layers(struct view *view, const struct thaw_overlay_layer *layers,
+			unsigned count, struct thaw_error *err)
+{
+	char source[sizeof(THAW_MOUNT_SOURCE_PREFIX) + THAW_DIGEST_HEX];
+	struct thaw_overlay overlay = {
+		.layers = layers,
+		.count = count,
+		.scratch = view->options->scratch ? view->options->scratch
+						  : view->scratch,
+		.empty = view->empty_directory,
+		.source = source,
+		.userxattr = view->user_namespace,
+	};
+	int r;
+
+	(void)snprintf(source, sizeof(source), THAW_MOUNT_SOURCE_PREFIX "%s",
+		       view->parts.part[0].identity);
+	r = thaw_overlay_mount(&overlay, view->path, err);
+	/* NFS, another overlay...: not every file system can be written through. */
+	if (r == -EINVAL && view->scratch && !view->scratch_in_memory) {
+		r = mount_scratch(view, err);
+		overlay.scratch = view->scratch;
+		if (r == 0)
+			r = thaw_overlay_mount(&overlay, view->path, err);
+	}
+	if (r == 0 && view->scratch && !view->scratch_in_memory)
+		r = thaw_janitor_watch(&view->janitor, view->scratch, view->path, err);
+	return r;
+}
+
+/* Over trees, or over the parts' mounts: each with what was rendered for it above it. */
+static int mount_view(struct view *view, char *const *trees, struct thaw_error *err)
+{
+	_cleanup_(freep) struct thaw_overlay_layer *layers = NULL;
+	unsigned count = 0;
+	int r = 0;
+
+	layers = calloc(2 * view->parts.count, sizeof(*layers));
+	if (!layers)
+		return thaw_oom(err);
+	for (unsigned i = view->parts.count; i-- > 0;) {
+		const struct thaw_part *part = &view->parts.part[i];
+
+		if (part->rendered)
+			layers[count++].path = part->rendered;
+		layers[count++].path = trees ? trees[i] : part->directory;
+	}
+	if (view->options->scratch_size)
+		r = mount_scratch(view, err);
+	return r < 0 ? r : mount_layers(view, layers, count, err);
+}
+
+static int enter_namespaces(struct view *view, struct thaw_error *err)
+{
+	int r = 0;
+
+	if (view->mount_namespace)
+		return 0;
+	if (!view->user_namespace && !thaw_may_mount()) {
+		r = thaw_enter_user_namespace(err);
+		view->user_namespace = r == 0;
+	}
+	return r;
+}
+
+/* The worker of a shared mount is asked: it may have begun long ago, for somebody else. */
+static int wait_warm_shared(const struct thaw_part *part, struct thaw_error *err)
+{
+	const struct timespec moment = { .tv_nsec = 2000000 };
+	struct thaw_stat now;
+	int r;
+
+	while ((r = thaw_stat_directory(part->directory, err, &now)) == 0 &&
+	       now.warm_state == THAW_WARM_RUNNING)
+		(void)nanosleep(&moment, NULL); /* interrupted: asked a little earlier */
+	return r;
+}
+
+static int wait_warm(struct view *view, struct thaw_error *err)
+{
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < view->parts.count; i++) {
+		struct thaw_part *part = &view->parts.part[i];
+
+		if (view->shared)
+			r = wait_warm_shared(part, err);
+		else if (!thaw_serving_wait_warm(&part->serving, part->keeper))
+			r = thaw_io(err, -ENOTCONN,
+				    "the worker ended while the view was being warmed");
+	}
+	return r;
+}
+
+/* By ourselves: the mounts are of this view alone. */
+static int mount_parts(struct view *view, struct thaw_error *err)
 {
 	int r;
 
-	r = thaw_serving_init(&view->serving, view->options->image, view->options->warm, err);
+	view->impossible = true;
+	r = enter_namespaces(view, err);
+	if (r == 0)
+		r = thaw_parts_connect(&view->parts, err);
+	if (r == 0)
+		r = thaw_enter_mount_namespace(err);
 	if (r < 0)
 		return r;
-	view->serving.trace = view->options->trace;
-	view->serving.timeline = view->options->timeline;
-	view->serving.no_readahead = view->options->trace != NULL;
-	thaw_digest_hex(thaw_image_info(view->serving.image)->identity, view->identity);
-	r = prepare_places(view, err);
-	if (r == 0)
-		r = thaw_mount_options_parse("allow_other", view->identity, err,
-					     &view->fuse_options);
+	view->mount_namespace = true;
+	r = thaw_parts_mount(&view->parts, err);
+	view->impossible = r < 0;
+	return r;
+}
+
+/* With others, unless this view is watched, which must see all requests and only its own. */
+static int share_parts(struct view *view, struct thaw_error *err)
+{
+	const struct thaw_view_options *options = view->options;
+	struct thaw_share share;
+	int r;
+
+	if (options->trace || options->timeline || options->scratch)
+		return mount_parts(view, err);
+	r = thaw_share_enter(&view->parts, options->warm, err, &share);
+	if (r < 0 && share.alone)
+		return mount_parts(view, err);
+	view->user_namespace = share.user_namespace;
+	view->mount_namespace = share.mount_namespace;
+	view->impossible = share.impossible;
+	view->shared = r == 0;
+	return r;
+}
+
+static int enter_private(struct view *view, struct thaw_error *err)
+{
+	int r;
+
+	view->impossible = true;
+	if (view->alias_is_link)
+		return thaw_refused(err,
+				    "alias \"%.200s\" is a symlink of an extracted view",
+				    view->options->alias);
+	r = share_parts(view, err);
 	if (r < 0)
 		return r;
-	view->user_namespace = !may_mount();
-	r = view->user_namespace ? enter_user_namespace(err) : 0;
-	if (r == 0)
-		r = thaw_connect_open(err, &view->fuse_fd);
-	if (r == 0)
-		r = thaw_keeper_start(&view->serving, view->fuse_fd, err, &view->keeper);
-	if (r == 0)
-		r = mount_all(view, err);
-	if (r == 0 && view->options->wait_warm &&
-	    !thaw_serving_wait_warm(&view->serving, view->keeper))
-		return thaw_io(err, -ENOTCONN, "the worker ended while the view was being warmed");
+	r = mount_view(view, NULL, err);
+	view->impossible = r == -ENODEV || r == -EPERM;
+	if (r == 0 && view->options->wait_warm)
+		r = wait_warm(view, err);
+	return r;
+}
+
+/* -- extracted -- */
+
+static int get_trees(const struct thaw_parts *parts, char **trees, struct thaw_error *err)
+{
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < parts->count; i++)
+		r = thaw_extracted_get(parts->part[i].serving.image, err, &trees[i]);
+	return r;
+}
+
+/* No namespaces: the tree itself, or a symlink to it, which stays. */
+static int link_tree(struct view *view, const char *tree, struct thaw_error *err)
+{
+	const struct thaw_view_options *options = view->options;
+	char target[4096];
+	ssize_t n;
+
+	if (options->writable || options->layer_count || options->scratch)
+		return thaw_refused(
+			err, "a view that is writable or has layers needs namespaces, "
+			     "which cannot be had here");
+	if (!options->alias) {
+		free(view->path);
+		view->path = strdup(tree);
+		return view->path ? 0 : thaw_oom(err);
+	}
+	if (view->made_alias && rmdir(options->alias) < 0)
+		return thaw_io(err, -errno, "alias \"%.200s\"", options->alias);
+	view->made_alias = false;
+	if (symlink(tree, options->alias) == 0)
+		return 0;
+	n = errno == EEXIST ? readlink(options->alias, target, sizeof(target)) : -1;
+	if (n == (ssize_t)strlen(tree) && memcmp(target, tree, (size_t)n) == 0)
+		return 0;
+	return thaw_refused(
+		err, "alias \"%.200s\": exists (without namespaces it becomes a symlink)",
+		options->alias);
+}
+
+static int enter_extracted(struct view *view, struct thaw_error *err)
+{
+	char **trees = calloc(view->parts.count, sizeof(*trees));
+	struct thaw_error lacking = { 0 };
+	int r;
+
+	if (!trees)
+		return thaw_oom(err);
+	r = get_trees(&view->parts, trees, err);
+	if (r == 0 && !view->alias_is_link) {
+		r = enter_namespaces(view, &lacking);
+		if (r == 0 && !view->mount_namespace) {
+			r = thaw_enter_mount_namespace(&lacking);
+			view->mount_namespace = r == 0;
+		}
+		view->impossible = r < 0;
+		if (r == 0) {
+			r = mount_view(view, trees, err);
+			view->impossible = r == -ENODEV || r == -EPERM;
+		}
+	}
+	/* Linked also where a namespace could be made, but nothing mounted in it. */
+	if (view->alias_is_link || (r < 0 && view->impossible))
+		r = link_tree(view, trees[0], err);
+	for (unsigned i = 0; i < view->parts.count; i++)
+		free(trees[i]);
+	free(trees);
+	return r;
+}
+
+/* -- all of it -- */
+
+static int enter(struct view *view, struct thaw_error *err)
+{
+	const struct thaw_view_options *options = view->options;
+	struct thaw_error why = { 0 };
+	char text[sizeof(why.text) + 64];
+	int r;
+
+	if (options->mode != THAW_VIEW_EXTRACTED) {
+		r = enter_private(view, &why);
+		if (r == 0)
+			return 0;
+		/* What is recorded is requests: without FUSE there are none. */
+		if (!view->impossible || options->mode == THAW_VIEW_PRIVATE ||
+		    options->trace || options->timeline) {
+			if (err)
+				*err = why;
+			return r;
+		}
+		(void)snprintf(text, sizeof(text), "extracted, since %s", why.text);
+	} else {
+		(void)snprintf(text, sizeof(text), "extracted");
+	}
+	r = enter_extracted(view, err);
+	if (r == 0 && options->notice)
+		options->notice(options->image, text);
 	return r;
 }
 
 int thaw_view_enter(const struct thaw_view_options *options, struct thaw_error *err,
 		    char **ret_path)
 {
-	struct view view = { .options = options, .fuse_fd = -1, .keeper = -1 };
+	struct view view = { .options = options, .janitor.socket = -1 };
 	int r;
 
 	thaw_log_open(true);
-	r = view_setup(&view, err);
+	r = thaw_parts_open(&view.parts, options, err);
+	if (r == 0)
+		r = prepare_places(&view, err);
+	if (r == 0 && options->writable && !options->scratch_size)
+		r = make_scratch(&view, err);
+	if (r == 0)
+		r = enter(&view, err);
 	if (r == 0) {
 		*ret_path = view.path;
 		view.path = NULL;
 	} else if (view.made_alias) {
-		(void)rmdir(options->alias); /* as it was; may be somebody else's by now */
+		(void)rmdir(
+			options->alias); /* as it was; may be somebody else's by now */
 	}
-	view.fuse_fd = safe_close(view.fuse_fd);
-	view.keeper = safe_close(view.keeper);
-	thaw_serving_deinit(&view.serving);
-	free(view.fuse_options);
-	free(view.image_directory);
+	thaw_janitor_deinit(&view.janitor);
+	thaw_parts_deinit(&view.parts);
 	free(view.empty_directory);
+	free(view.scratch);
 	free(view.path);
 	return r;
 }
@@ -272,8 +475,10 @@ int thaw_view_environment(const char *path, struct thaw_error *err)
 	_cleanup_(freep) char *new = NULL;
 
 	if (strchr(path, ':'))
-		return thaw_refused(err, "PATH cannot hold \"%.300s\": it has a colon", path);
-	if (asprintf(&new, "%s/bin%s%s", path, old && *old ? ":" : "", old ? old : "") < 0) {
+		return thaw_refused(err, "PATH cannot hold \"%.300s\": it has a colon",
+				    path);
+	if (asprintf(&new, "%s/bin%s%s", path, old && *old ? ":" : "", old ? old : "") <
+	    0) {
 		new = NULL;
 		return thaw_oom(err);
 	}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* thaw run: a command in a private view of an image. */
+/* thaw run: a command in a view of its own. */
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -11,9 +11,9 @@
 #include "util/cleanup.h"
 
 /* As podman has it: everything else is the command's own. */
-#define EXIT_THAW	125
-#define EXIT_NOT_RUN	126
-#define EXIT_NOT_FOUND	127
+#define EXIT_THAW      125
+#define EXIT_NOT_RUN   126
+#define EXIT_NOT_FOUND 127
 
 #ifdef THAW_WITH_FUSE
 /* execvp() says "permission denied" for any directory of PATH that is closed to us. */
@@ -25,7 +25,8 @@ static bool is_in_path(const char *name)
 		size_t len = strcspn(path, ":");
 		char file[4096];
 
-		if (snprintf(file, sizeof(file), "%.*s/%s", (int)len, path, name) < (int)sizeof(file) &&
+		if (snprintf(file, sizeof(file), "%.*s/%s", (int)len, path, name) <
+			    (int)sizeof(file) &&
 		    access(file, F_OK) == 0)
 			return true;
 		path += len;
@@ -33,13 +34,23 @@ static bool is_in_path(const char *name)
 	return false;
 }
 
-static int run_in_view(const struct thaw_view_options *view, char **argv)
+/* On standard error, once: standard output is the command's alone. */
+static void notice(const char *image, const char *text)
+{
+	fputs("thaw: ", stderr);
+	tool_print_escaped(stderr, image, strlen(image));
+	fprintf(stderr, ": %s\n", text);
+}
+
+static int run_in_view(struct thaw_view_options *view, char **argv)
 {
 	_cleanup_(freep) char *path = NULL;
 	struct thaw_error err = { 0 };
 	int error;
 
-	if (thaw_view_enter(view, &err, &path) < 0 || thaw_view_environment(path, &err) < 0) {
+	view->notice = notice;
+	if (thaw_view_enter(view, &err, &path) < 0 ||
+	    thaw_view_environment(path, &err) < 0) {
 		(void)tool_fail(view->image, &err);
 		return EXIT_THAW;
 	}
@@ -52,40 +63,117 @@ static int run_in_view(const struct thaw_view_options *view, char **argv)
 	return error == -ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_RUN;
 }
 #else
-static int run_in_view(const struct thaw_view_options *view, char **argv)
+static int run_in_view(struct thaw_view_options *view, char **argv)
 {
-	(void)tool_fail_text(THAW_EXIT_IO, view->image, "this thaw was built without FUSE");
+	(void)tool_fail_text(THAW_EXIT_IO, view->image,
+			     "this thaw was built without FUSE");
 	return EXIT_THAW;
 }
 #endif
 
-static int run(int argc, char **argv)
+static bool parse_mode(const char *text, enum thaw_view_mode *mode)
 {
-	enum { OPT_WARM = TOOL_BAD_OPTION + 1, OPT_WAIT_WARM };
+	static const char *const names[] = {
+		[THAW_VIEW_AUTO] = "auto",
+		[THAW_VIEW_PRIVATE] = "private",
+		[THAW_VIEW_EXTRACTED] = "extracted",
+	};
+
+	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strcmp(names[i], text) == 0) {
+			*mode = (enum thaw_view_mode)i;
+			return true;
+		}
+	}
+	(void)tool_usage("run", "--mode is auto, private or extracted");
+	return false;
+}
+
+static bool parse_scratch_size(const char *text, struct thaw_view_options *view)
+{
+	view->writable = true;
+	if (tool_parse_size(text, &view->scratch_size) && view->scratch_size > 0)
+		return true;
+	(void)tool_usage("run", "--scratch-size is a size above 0, such as 512M");
+	return false;
+}
+
+/* layers has room for all arguments. False when an error has been printed, or help. */
+static bool parse_options(int argc, char **argv, struct thaw_view_options *view,
+			  const char **layers, int *exit_code)
+{
+	enum {
+		OPT_WARM = TOOL_BAD_OPTION + 1,
+		OPT_WAIT_WARM,
+		OPT_WRITABLE,
+		OPT_SCRATCH_SIZE,
+		OPT_LAYER,
+		OPT_MODE,
+		OPT_PYTHON,
+	};
 	static const struct option options[] = {
 		{ "warm", required_argument, NULL, OPT_WARM },
 		{ "wait-warm", no_argument, NULL, OPT_WAIT_WARM },
+		{ "writable", no_argument, NULL, OPT_WRITABLE },
+		{ "scratch-size", required_argument, NULL, OPT_SCRATCH_SIZE },
+		{ "layer", required_argument, NULL, OPT_LAYER },
+		{ "mode", required_argument, NULL, OPT_MODE },
+		{ "python", required_argument, NULL, OPT_PYTHON },
 		{ "help", no_argument, NULL, TOOL_HELP },
 		{ 0 },
 	};
-	struct thaw_view_options view = { 0 };
-	char *image;
+	bool good = true;
 	int c;
 
-	while ((c = tool_getopt(&tool_run, argc, argv, "+:", options)) != -1) {
+	*exit_code = EXIT_THAW;
+	while (good && (c = tool_getopt(&tool_run, argc, argv, "+:", options)) != -1) {
 		switch (c) {
 		case OPT_WARM:
-			view.warm = optarg;
+			view->warm = optarg;
 			break;
 		case OPT_WAIT_WARM:
-			view.wait_warm = true;
+			view->wait_warm = true;
+			break;
+		case OPT_WRITABLE:
+			view->writable = true;
+			break;
+		case OPT_SCRATCH_SIZE:
+			good = parse_scratch_size(optarg, view);
+			break;
+		case OPT_LAYER:
+			layers[view->layer_count++] = optarg;
+			break;
+		case OPT_MODE:
+			good = parse_mode(optarg, &view->mode);
+			break;
+		case OPT_PYTHON:
+			view->python = optarg;
 			break;
 		case TOOL_HELP:
-			return THAW_EXIT_OK;
+			*exit_code = THAW_EXIT_OK;
+			good = false;
+			break;
 		default:
-			return EXIT_THAW;
+			good = false;
+			break;
 		}
 	}
+	return good;
+}
+
+static int run(int argc, char **argv)
+{
+	_cleanup_(freep) const char **layers = calloc((size_t)argc, sizeof(*layers));
+	struct thaw_view_options view = { .layers = layers };
+	int exit_code;
+	char *image;
+
+	if (!layers) {
+		(void)tool_fail_errno("run", -ENOMEM);
+		return EXIT_THAW;
+	}
+	if (!parse_options(argc, argv, &view, layers, &exit_code))
+		return exit_code;
 	image = optind < argc ? argv[optind++] : NULL;
 	if (optind < argc && strcmp(argv[optind], "--") == 0)
 		optind++;
@@ -111,6 +199,11 @@ const struct tool_command tool_run = {
 		"  IMAGE#ALIAS      at ./ALIAS (missing or empty); else at a place of thaw's\n"
 		"  --warm=SETS      warm sets to use: all (default), none, or a name\n"
 		"  --wait-warm      begin only when the warm set is in memory\n"
+		"  --writable       with a scratch layer of its own, which ends with it\n"
+		"  --scratch-size=SIZE  the same, in memory, of at most SIZE\n"
+		"  --layer=IMAGE    lay another image on top; may be given several times\n"
+		"  --mode=MODE      private, extracted (without FUSE), or auto (default)\n"
+		"  --python=PATH    interpreter for an environment that has none of its own\n"
 		"  --help           show this help\n"
 		"\n"
 		"Exit codes: COMMAND's own; 125 thaw failed, 126 COMMAND cannot be run,\n"

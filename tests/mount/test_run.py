@@ -232,10 +232,17 @@ def test_background_process_keeps_the_view(small, work, who):
     wait_until(lambda: not processes(marker), "the worker to end", 10)
 
 
+def comm(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def workers(held):
-    """Processes of the view beside its command, without the workers' own children."""
+    """Those that serve, beside the command and what thaw started for it, without their children."""
     found = [pid for pid, name in processes(os.environ[command.MARKER]).items()
-             if pid != held.pid and name.startswith(binary())]
+             if pid != held.pid and name.startswith(binary()) and comm(pid) != "thaw-holder"]
     helpers = {child for pid in found for child in children(pid)}
     return [pid for pid in found if pid not in helpers]
 
@@ -311,13 +318,24 @@ def test_killed_worker(small, work, who):
 def worker_of(process):
     """The worker that has a warmer, by a look at few processes: it does not last long."""
     marker = f"{command.MARKER}={os.environ[command.MARKER]}".encode()
-    for pid in range(process.pid + 1, process.pid + 100):
-        try:
-            if children(pid) and marker in pathlib.Path(f"/proc/{pid}/environ").read_bytes():
-                return pid
-        except OSError:
-            pass
-    return None
+
+    def parents():
+        found = {}
+        for pid in range(process.pid + 1, process.pid + 100):
+            try:
+                if marker in pathlib.Path(f"/proc/{pid}/environ").read_bytes():
+                    found[pid] = set(children(pid))
+            except OSError:
+                pass
+        return found
+
+    # Others have children too, for the moment that starting a process takes.
+    first = parents()
+    time.sleep(0.005)
+    second = parents()
+    lasting = [pid for pid in second if comm(pid) != "thaw-holder" and
+               first.get(pid, set()) & second[pid]]
+    return max(lasting, default=None)
 
 
 def test_killed_worker_while_waiting_for_the_warmer(work, who):

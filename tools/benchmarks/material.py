@@ -182,15 +182,36 @@ class Material:
         return self.make(name, lambda out: spawn.run(
             [self.thaw, "pack", "--quiet", "--level", self.level, "-o", out, self.tar_gz]))
 
+    def copies_image(self, copies, workload=None):
+        """An image of the environment with further copies of itself in it, so many in all."""
+        if copies == 1:
+            return self.warm_image(workload) if workload else self.image()
+        start = "copies-%d-%d-" % (copies, self.level)
+        name = "%s%s.thaw" % (start, self.thaw_tag())
+        self._drop_older(self.folder, start, name)
+        # A directory by several names, which tar takes one after the other.
+        script = """
+        thaw=$1 level=$2 tree=$3 copies=$4 out=$5; names=$(dirname "$out")/names; mkdir "$names"
+        set --; for i in $(seq 2 "$copies"); do
+            ln -s "$tree" "$names/copy-$i"; set -- "$@" "copy-$i/."; done
+        tar --transform 's,/\\./,/,S;s,/\\.$,,S' -cf - -C "$tree" . -C "$names" "$@" |
+            "$thaw" pack --quiet --level "$level" -o "$out" -
+        """
+        image = self.make(name, lambda out: spawn.run(spawn.shell(
+            script, self.thaw, self.level, self.tree, copies, out), timeout=1800))
+        return self._warm_image_of(image, workload, "copies-%d-" % copies) if workload else image
+
     def warm_image(self, workload):
         """The image with a warm set for a workload (Python code)."""
-        image = self.image()
+        return self._warm_image_of(self.image(), workload, "")
+
+    def _warm_image_of(self, image, workload, prefix):
         try:
             spawn.run([self.thaw, "warm", "--help"])
         except spawn.Failed:
             raise Skip("this thaw has no command `warm`") from None
         code = hashlib.sha256(workload.encode()).hexdigest()[:8]
-        start = "warm-%s-%d-" % (code, self.level)
+        start = "%swarm-%s-%d-" % (prefix, code, self.level)
         name = "%s%s.thaw" % (start, self.thaw_tag())
         self._drop_older(self.folder, start, name)
         return self.make(name, lambda out: spawn.run(

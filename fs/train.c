@@ -213,8 +213,11 @@ static bool source_of(const char *pyc, char *source, size_t size)
 			       (int)(end - name), name) < (int)size;
 }
 
-/* PEP 552: magic, flags, then the source's mtime and size, or a hash. */
-static bool is_of_image(const struct thaw_image *image, const struct thaw_addition *file)
+/*
+ * PEP 552: magic, flags, then the source's mtime and size, or a hash. When it was
+ * written is of no interest to Python, and would make each image another.
+ */
+static bool is_of_image(const struct thaw_image *image, struct thaw_addition *file)
 {
 	char source[4096];
 	struct thaw_inode inode;
@@ -222,6 +225,7 @@ static bool is_of_image(const struct thaw_image *image, const struct thaw_additi
 	if (!source_of(file->path, source, sizeof(source)) ||
 	    thaw_image_find(image, source, &inode) != 0 || inode.type != THAW_REGULAR)
 		return false;
+	file->mtime = inode.mtime;
 	return get_le32(file->data + 4) != 0 ||
 	       (get_le32(file->data + 8) == inode.mtime &&
 		get_le32(file->data + 12) == (uint32_t)inode.size);

@@ -136,6 +136,15 @@ int thaw_output_write(struct thaw_output *output, const void *data, size_t len,
 	return 0;
 }
 
+int thaw_output_truncate(struct thaw_output *output, uint64_t size, struct thaw_error *err)
+{
+	if (ftruncate(output->fd, (off_t)size) < 0 ||
+	    lseek(output->fd, (off_t)size, SEEK_SET) < 0)
+		return thaw_io(err, -errno, "cannot be written");
+	output->offset = size;
+	return 0;
+}
+
 int thaw_output_copy(struct thaw_output *output, int fd, uint64_t offset, uint64_t len,
 		     struct thaw_error *err)
 {

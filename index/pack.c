@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The indexer: from a source to an image, in one pass. */
+/*
+ * The indexer: from a source to an image, in one pass. The index is written
+ * twice: what is found by looking at the image belongs into it.
+ */
 #include "thaw/pack.h"
 
 #include <errno.h>
@@ -8,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zstd.h>
 
@@ -34,6 +38,9 @@ struct pack {
 	struct thaw_digest *digest;
 	uint64_t size; /* stream bytes seen */
 	uint64_t reported;
+	/* A directory: where it stands. Paths to look for in its files. */
+	char *prefixes[2];
+	size_t prefix_count;
 };
 
 static int check_limits(struct pack *pack, struct thaw_error *err)
@@ -128,9 +135,11 @@ static int complete_options(const struct thaw_pack_options *given,
 }
 
 /* What the index says of the image as a whole; keys are documented in doc/format.md. */
-static int make_meta(const struct thaw_pack_report *report, struct thaw_error *err,
+static int make_meta(const struct pack *pack, const struct thaw_pack_report *report,
+		     const struct thaw_environment *environment, struct thaw_error *err,
 		     char **ret_meta)
 {
+	const struct thaw_input_environment *known = pack->input->environment;
 	json_t *meta = json_pack(
 		"{s:s, s:s, s:{s:I, s:I, s:I}, s:{s:I, s:I}, s:I, s:I}", "tool",
 		"thaw " THAW_VERSION_STRING, "source", report->source_kind, "bytecode",
@@ -141,8 +150,10 @@ static int make_meta(const struct thaw_pack_report *report, struct thaw_error *e
 		(json_int_t)report->duplicates, "implied_directories",
 		(json_int_t)report->implied);
 
-	if (meta && report->python[0] != '\0' &&
-	    json_object_set_new(meta, "python", json_string(report->python)) < 0) {
+	if (meta && (thaw_environment_describe(environment, known ? &known->hints : NULL,
+					       meta) < 0 ||
+		     (known && known->command &&
+		      json_object_set_new(meta, "command", json_string(known->command)) < 0))) {
 		json_decref(meta);
 		meta = NULL;
 	}
@@ -151,19 +162,97 @@ static int make_meta(const struct thaw_pack_report *report, struct thaw_error *e
 	return *ret_meta ? 0 : thaw_oom(err);
 }
 
-static int write_index(struct pack *pack, const struct thaw_tree *tree,
+/* Index, table and footer behind the stream's frames. */
+static int write_index(struct pack *pack, struct thaw_index_contents *contents,
+		       const char *meta, struct thaw_output *output, struct thaw_error *err)
+{
+	struct thaw_writer writer;
+	int r;
+
+	contents->meta = meta;
+	contents->meta_size = strlen(meta);
+	thaw_writer_stream(&writer, output, pack->size);
+	r = thaw_writer_index(&writer, contents, err);
+	return r == 0 ? thaw_writer_finish(&writer, err) : r;
+}
+
+static int analyse(const struct pack *pack, const struct thaw_image *image,
+		   struct thaw_error *err, struct thaw_environment *ret_environment)
+{
+	_cleanup_(thaw_reader_freep) struct thaw_reader *reader = NULL;
+	const struct thaw_input_environment *known = pack->input->environment;
+	struct thaw_environment_options options = {
+		.wanted = pack->options->kind,
+		.hints = known ? &known->hints : NULL,
+		.prefixes = (const char *const *)pack->prefixes,
+		.prefix_count = pack->prefix_count,
+	};
+	int r;
+
+	if (thaw_reader_new(image, 0, &reader) < 0)
+		return thaw_oom(err);
+	r = thaw_environment_analyse(image, reader, &options, err, ret_environment);
+	if (r == 0 && known && known->python_guessed &&
+	    json_array_append_new(
+		    ret_environment->warnings,
+		    json_sprintf("its wheels are for any Python: it was made for %s, the newest "
+				 "here (--python-version)",
+				 ret_environment->python)) < 0) {
+		thaw_environment_deinit(ret_environment);
+		return thaw_oom(err);
+	}
+	return r;
+}
+
+static void report_environment(const struct thaw_environment *environment,
+			       struct thaw_pack_report *report)
+{
+	report->kind = environment->kind;
+	report->own_interpreter = environment->own_interpreter;
+	report->warnings = json_array_size(environment->warnings);
+	strcpy(report->python, environment->python); /* arrays of the same size */
+	strcpy(report->platform, environment->platform);
+}
+
+/* A first index to look at the image through, and in its place the one that says what was seen. */
+static int write_indexes(struct pack *pack, struct thaw_index_contents *contents,
+			 struct thaw_output *output, struct thaw_error *err,
+			 struct thaw_pack_report *report)
+{
+	_cleanup_(thaw_image_freep) struct thaw_image *image = NULL;
+	_cleanup_(freep) uint8_t *relocations = NULL;
+	_cleanup_(freep) char *meta = NULL;
+	uint64_t behind_stream = thaw_output_offset(output);
+	struct thaw_environment environment;
+	int r;
+
+	r = write_index(pack, contents, "{}", output, err);
+	if (r == 0)
+		r = thaw_writer_read_back(output, err, &image);
+	if (r == 0)
+		r = analyse(pack, image, err, &environment);
+	if (r < 0)
+		return r;
+	report_environment(&environment, report);
+	r = thaw_relocations_emit(environment.relocations, err, &relocations,
+				  &contents->relocations_size);
+	if (r == 0)
+		r = make_meta(pack, report, &environment, err, &meta);
+	thaw_environment_deinit(&environment);
+	contents->relocations = relocations;
+	if (r == 0)
+		r = thaw_output_truncate(output, behind_stream, err);
+	return r == 0 ? write_index(pack, contents, meta, output, err) : r;
+}
+
+static int write_image(struct pack *pack, const struct thaw_tree *tree,
 		       struct thaw_output *output, struct thaw_error *err,
 		       struct thaw_pack_report *report)
 {
 	struct thaw_index_contents contents = { .stream_size = pack->size };
-	struct thaw_writer writer;
 	struct thaw_sections sections = { 0 };
-	_cleanup_(freep) char *meta = NULL;
 	int r;
 
-	r = make_meta(report, err, &meta);
-	if (r < 0)
-		return r;
 	if (thaw_digest_end(pack->digest, contents.stream_digest) < 0)
 		return thaw_oom(err);
 	r = thaw_tree_emit(tree, err, &sections);
@@ -174,12 +263,7 @@ static int write_index(struct pack *pack, const struct thaw_tree *tree,
 	contents.strings = sections.strings;
 	contents.strings_size = sections.strings_size;
 	contents.frames = thaw_frames_table(pack->frames, &contents.frames_size);
-	contents.meta = meta;
-	contents.meta_size = strlen(meta);
-	thaw_writer_stream(&writer, output, pack->size);
-	r = thaw_writer_index(&writer, &contents, err);
-	if (r == 0)
-		r = thaw_writer_finish(&writer, err);
+	r = write_indexes(pack, &contents, output, err, report);
 	thaw_sections_deinit(&sections);
 	return r;
 }
@@ -203,7 +287,6 @@ static void fill_report(const struct pack *pack, const struct thaw_tree *tree,
 	};
 	(void)snprintf(report->source_kind, sizeof(report->source_kind), "%s",
 		       pack->input->kind);
-	memcpy(report->python, bytecode.python, sizeof(report->python));
 }
 
 static int pack_stream(struct pack *pack, struct thaw_output *output,
@@ -224,7 +307,30 @@ static int pack_stream(struct pack *pack, struct thaw_output *output,
 	if (r < 0)
 		return r;
 	fill_report(pack, tree, &counts, report);
-	return write_index(pack, tree, output, err, report);
+	return write_image(pack, tree, output, err, report);
+}
+
+/* A directory's files may name it: as it was called, and as it is. */
+static int note_prefixes(struct pack *pack, const char *source, struct thaw_error *err)
+{
+	_cleanup_(freep) char *real = NULL;
+	struct stat st;
+
+	if (strcmp(source, "-") == 0 || stat(source, &st) < 0 || !S_ISDIR(st.st_mode))
+		return 0;
+	real = realpath(source, NULL);
+	if (!real)
+		return 0; /* it has moved by now: then nothing names it any more */
+	if (source[0] == '/' && strcmp(source, real) != 0) {
+		pack->prefixes[0] = strdup(source);
+		if (!pack->prefixes[0])
+			return thaw_oom(err);
+		for (size_t len = strlen(source); len > 1 && source[len - 1] == '/'; len--)
+			pack->prefixes[0][len - 1] = '\0';
+		pack->prefix_count++;
+	}
+	pack->prefixes[pack->prefix_count++] = steal_ptr(real);
+	return 0;
 }
 
 int thaw_pack(const char *source, const char *output_path,
@@ -241,8 +347,18 @@ int thaw_pack(const char *source, const char *output_path,
 	int r;
 
 	r = complete_options(given, &options, err);
-	if (r == 0)
-		r = thaw_input_open_stoppable(source, asked_to_stop, &pack, err, &input);
+	if (r == 0) {
+		const struct thaw_input_options how = {
+			.stop = asked_to_stop,
+			.stop_data = &pack,
+			.plain = options.kind != THAW_KIND_UNKNOWN &&
+				 options.kind != THAW_KIND_PEX &&
+				 options.kind != THAW_KIND_WHEELS,
+			.python_minor = options.python_minor,
+		};
+
+		r = thaw_input_open_with(source, &how, err, &input);
+	}
 	if (r == 0)
 		r = thaw_output_open(output_path, options.force, err, &output);
 	if (r == 0)
@@ -254,14 +370,20 @@ int thaw_pack(const char *source, const char *output_path,
 		return thaw_oom(err);
 	pack.input = input;
 	pack.frames = frames;
-	r = pack_stream(&pack, output, err, &report);
+	r = note_prefixes(&pack, source, err);
+	if (r == 0)
+		r = pack_stream(&pack, output, err, &report);
 	thaw_digest_free(pack.digest);
+	free(pack.prefixes[0]);
+	free(pack.prefixes[1]);
 	if (r == 0)
 		r = thaw_writer_read_back(output, err, &image);
 	if (r == 0)
 		r = thaw_output_commit(output, err);
 	if (r == 0) {
 		report.image = *thaw_image_info(image);
+		report.relocated = thaw_image_relocated_count(image);
+		report.sites = thaw_image_site_count(image);
 		*ret_report = report;
 	}
 	return r;

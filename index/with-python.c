@@ -248,6 +248,8 @@ static bool is_wanted_pyc(const struct gather *gather, const FTSENT *entry)
 {
 	char name[300];
 
+	if (strncmp(entry->fts_name, "sitecustomize.", 14) == 0)
+		return false; /* its source is left out */
 	(void)snprintf(name, sizeof(name), ".%s.pyc", gather->tag);
 	return strlen(entry->fts_name) > strlen(name) &&
 	       strcmp(entry->fts_name + strlen(entry->fts_name) - strlen(name), name) == 0;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "packages.h"
+#include "thaw/relocation.h"
 #include "thaw/warm.h"
 #include "tool.h"
 #include "util/cleanup.h"
@@ -71,8 +72,10 @@ static json_t *find_warnings(const struct info *info)
 	json_int_t stale = meta_number(info, "bytecode", "stale");
 	json_int_t missing = meta_number(info, "bytecode", "missing");
 	const struct thaw_image_info *image = thaw_image_info(info->image);
-	const char *python = meta_string(info, "python");
+	const char *kind = meta_string(info, "kind");
+	const json_t *noted = json_object_get(info->meta, "warnings"), *warning;
 	json_t *warnings = json_array();
+	size_t i;
 
 	if (stale > 0)
 		(void)json_array_append_new(
@@ -86,9 +89,12 @@ static json_t *find_warnings(const struct info *info)
 					       " modules have no .pyc: Python compiles "
 					       "them anew at every start",
 					       missing));
-	if (!python || !python[0])
-		(void)json_array_append_new(
-			warnings, json_string("no Python interpreter was found"));
+	if (kind && strcmp(kind, "tree") == 0)
+		(void)json_array_append_new(warnings,
+					    json_string("no Python environment was found"));
+	json_array_foreach(noted, i, warning)
+		if (json_is_string(warning))
+			(void)json_array_append(warnings, (json_t *)warning);
 	if (image->image_start > 0)
 		(void)json_array_append_new(warnings,
 					    json_sprintf("%" PRIu64
@@ -144,6 +150,10 @@ static void add_warm_json(const struct info *info, unsigned number, json_t *obje
 static int print_json(const struct info *info)
 {
 	const struct thaw_image_info *image = thaw_image_info(info->image);
+	/* from the meta section, null where it does not say */
+	static const char *const said[] = { "kind", "python", "python_version", "platform", "libc",
+					    "interpreter", "constraints", "entry_point",
+					    "script", "command" };
 	json_t *top = json_object(), *parts = json_array(), *packages = json_array();
 
 	tool_json_name(top, "image", info->file, strlen(info->file));
@@ -203,9 +213,31 @@ static int print_json(const struct info *info)
 		(void)json_array_append_new(packages, object);
 	}
 	(void)json_object_set_new(top, "packages", packages);
+	(void)json_object_set_new(
+		top, "relocations",
+		json_pack("{s:I, s:I}", "files",
+			  (json_int_t)thaw_image_relocated_count(info->image), "places",
+			  (json_int_t)thaw_image_site_count(info->image)));
+	for (size_t i = 0; i < sizeof(said) / sizeof(said[0]); i++) {
+		json_t *value = json_object_get(info->meta, said[i]);
+
+		(void)json_object_set(top, said[i], value ? value : json_null());
+	}
 	(void)json_object_set(top, "meta", info->meta);
 	(void)json_object_set_new(top, "warnings", find_warnings(info));
 	return tool_json_print(top);
+}
+
+/* A value of the meta section: whoever wrote the image wrote it. */
+static void print_said(const struct info *info, const char *label, const char *key)
+{
+	const char *value = meta_string(info, key);
+
+	if (!value || !value[0])
+		return;
+	printf("%-10s ", label);
+	tool_print_escaped(stdout, value, strlen(value));
+	fputc('\n', stdout);
 }
 
 static void print_digest(const char *label, const uint8_t digest[THAW_DIGEST_SIZE])
@@ -223,8 +255,12 @@ static void print_meta(const struct info *info)
 	json_int_t missing = meta_number(info, "bytecode", "missing");
 	json_int_t xattrs = meta_number(info, "dropped", "xattrs");
 	json_int_t setid = meta_number(info, "dropped", "setid");
-	const char *python = meta_string(info, "python");
+	const json_t *own = json_object_get(info->meta, "interpreter");
+	const char *python = meta_string(info, "python_version");
 	const char *source = meta_string(info, "source");
+
+	if (!python)
+		python = meta_string(info, "python");
 
 	/* Whoever wrote the image wrote these strings. */
 	if (source) {
@@ -232,12 +268,26 @@ static void print_meta(const struct info *info)
 		tool_print_escaped(stdout, source, strlen(source));
 		fputc('\n', stdout);
 	}
+	print_said(info, "kind", "kind");
 	fputs("python     ", stdout);
 	if (python && python[0])
 		tool_print_escaped(stdout, python, strlen(python));
 	else
-		fputs("no interpreter found", stdout);
+		fputs("none found", stdout);
+	if (json_is_boolean(own))
+		fputs(json_is_true(own) ? ", with its interpreter"
+					: ", to be bound to one of each node",
+		      stdout);
 	fputc('\n', stdout);
+	print_said(info, "platform", "platform");
+	print_said(info, "needs", "libc");
+	print_said(info, "wants", "constraints");
+	print_said(info, "starts", "entry_point");
+	print_said(info, "starts", "script");
+	if (thaw_image_site_count(info->image))
+		printf("paths      %" PRIu64 " in %" PRIu32 " files, relocated in each view\n",
+		       thaw_image_site_count(info->image),
+		       thaw_image_relocated_count(info->image));
 	if (valid >= 0 && stale >= 0 && missing >= 0)
 		printf("bytecode   %" JSON_INTEGER_FORMAT " valid, %" JSON_INTEGER_FORMAT
 		       " stale, %" JSON_INTEGER_FORMAT " missing\n",
@@ -333,8 +383,13 @@ static void print_human(const struct info *info)
 		printf("  %-30s %s\n", info->packages.items[i].name,
 		       info->packages.items[i].version);
 	warnings = find_warnings(info);
-	json_array_foreach(warnings, i, warning)
-		printf("warning    %s\n", json_string_value(warning));
+	json_array_foreach(warnings, i, warning) {
+		const char *text = json_string_value(warning);
+
+		fputs("warning    ", stdout);
+		tool_print_escaped(stdout, text, strlen(text));
+		fputc('\n', stdout);
+	}
 	json_decref(warnings);
 }
 
@@ -383,8 +438,9 @@ const struct tool_command tool_info = {
 	.summary = "show what an image is and what is in it",
 	.help = "Usage: thaw info [--json] IMAGE\n"
 		"\n"
-		"Shows identity and digests, sizes, counts, the Python version, the state of\n"
-		"compiled files, the parts of the image, and installed packages.\n"
+		"Shows identity and digests, sizes, counts, the kind of environment, Python\n"
+		"version and platform, the state of compiled files, how many paths are\n"
+		"relocated, the parts of the image, installed packages, and warnings.\n"
 		"\n"
 		"Options:\n"
 		"  --json  print it as JSON\n"

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "pack-steps.h"
 #include "progress.h"
 #include "tool.h"
 #include "util/cleanup.h"
@@ -16,13 +17,14 @@
 static const char *arg_output;
 static bool arg_quiet, arg_json;
 static struct thaw_pack_options arg_pack;
+static struct pack_steps arg_steps;
 
 /* Beside the source: the archive's suffix gives way to ".thaw". */
 static int default_output(const char *source, char **ret_output)
 {
 	static const char *const suffixes[] = {
-		".tar.gz", ".tar.zst", ".tar.xz", ".tar.bz2", ".tar",
-		".tgz",	   ".tzst",    ".txz",	  ".tbz2",    ".tbz",
+		".tar.gz", ".tar.zst", ".tar.xz", ".tar.bz2", ".tar", ".zip", ".whl",
+		".tgz",	   ".tzst",    ".txz",	  ".tbz2",    ".tbz", ".pex", ".pyz",
 	};
 	size_t len = strlen(source);
 	const char *name;
@@ -83,9 +85,15 @@ static json_t *report_json(const char *output, const struct thaw_pack_report *re
 	tool_json_digest(object, "index_digest", info->index_digest);
 	(void)json_object_set_new(object, "source_kind",
 				  json_string(report->source_kind));
+	(void)json_object_set_new(object, "kind", json_string(thaw_kind_name(report->kind)));
 	(void)json_object_set_new(object, "python",
 				  report->python[0] ? json_string(report->python)
 						    : json_null());
+	(void)json_object_set_new(object, "platform",
+				  report->platform[0] ? json_string(report->platform)
+						      : json_null());
+	(void)json_object_set_new(object, "interpreter",
+				  json_boolean(report->own_interpreter));
 #define COUNT_IN(to, name, value) \
 	(void)json_object_set_new(to, name, json_integer((json_int_t)(value)))
 #define COUNT(name, value) COUNT_IN(object, name, value)
@@ -100,6 +108,9 @@ static json_t *report_json(const char *output, const struct thaw_pack_report *re
 	COUNT("hardlinks", info->hardlinks);
 	COUNT("duplicates", report->duplicates);
 	COUNT("implied_directories", report->implied);
+	COUNT("relocated_files", report->relocated);
+	COUNT("relocations", report->sites);
+	COUNT("warnings", report->warnings);
 	COUNT_IN(pyc, "valid", report->pyc_valid);
 	COUNT_IN(pyc, "stale", report->pyc_stale);
 	COUNT_IN(pyc, "missing", report->pyc_missing);
@@ -109,8 +120,20 @@ static json_t *report_json(const char *output, const struct thaw_pack_report *re
 #undef COUNT_IN
 	(void)json_object_set_new(object, "pyc", pyc);
 	(void)json_object_set_new(object, "dropped", dropped);
+	pack_steps_json(&arg_steps, object);
 	(void)json_object_set_new(object, "seconds", json_real(seconds));
 	return object;
+}
+
+static void print_python(const struct thaw_pack_report *report)
+{
+	if (!report->python[0])
+		printf("python    none found\n");
+	else
+		printf("python    %s%s%s, %s\n", report->python, report->platform[0] ? ", " : "",
+		       report->platform,
+		       report->own_interpreter ? "with its interpreter"
+					       : "to be bound to one of each node");
 }
 
 static void print_report(const char *output, const struct thaw_pack_report *report,
@@ -138,8 +161,8 @@ static void print_report(const char *output, const struct thaw_pack_report *repo
 	       tool_size_text(info->stream_size, stream),
 	       info->image_size ? (double)info->stream_size / (double)info->image_size
 				: 0);
-	printf("python    %s\n",
-	       report->python[0] ? report->python : "no interpreter found");
+	printf("kind      %s\n", thaw_kind_name(report->kind));
+	print_python(report);
 	if (pyc)
 		printf("bytecode  %" PRIu64 " valid, %" PRIu64 " stale, %" PRIu64
 		       " missing%s\n",
@@ -154,6 +177,12 @@ static void print_report(const char *output, const struct thaw_pack_report *repo
 	if (report->duplicates)
 		printf("replaced  %" PRIu64 " by a later member of the same name\n",
 		       report->duplicates);
+	if (report->sites)
+		printf("paths     %" PRIu64 " in %" PRIu64 " files, relocated in each view\n",
+		       report->sites, report->relocated);
+	pack_steps_print(&arg_steps);
+	if (report->warnings)
+		printf("warnings  %" PRIu64 " (thaw info shows them)\n", report->warnings);
 	printf("time      %.1f s\n", seconds);
 }
 
@@ -164,8 +193,8 @@ static int pack(const char *source)
 	struct tool_progress progress;
 	const char *output = arg_output;
 	struct thaw_error err = { 0 };
+	int r, exit_code;
 	double seconds;
-	int r;
 
 	if (!output) {
 		r = default_output(source, &beside);
@@ -184,11 +213,16 @@ static int pack(const char *source)
 		return tool_fail_interrupted(output, "nothing is left behind");
 	if (r < 0)
 		return tool_fail(r == -EEXIST ? output : source, &err);
+	exit_code = pack_steps_run(&arg_steps, output, &report);
+	if (exit_code != THAW_EXIT_OK && !arg_steps.checked)
+		return exit_code;
+	seconds = tool_progress_seconds(&progress);
 	if (arg_json)
-		return tool_json_print(report_json(output, &report, seconds));
-	if (!arg_quiet)
+		r = tool_json_print(report_json(output, &report, seconds));
+	else if (!arg_quiet)
 		print_report(output, &report, seconds);
-	return THAW_EXIT_OK;
+	pack_steps_deinit(&arg_steps);
+	return exit_code;
 }
 
 static int bad_value(const char *option, const char *value, const char *what)
@@ -204,6 +238,12 @@ enum {
 	OPT_MAX_ENTRIES,
 	OPT_MAX_RATIO,
 	OPT_LINKS,
+	OPT_KIND,
+	OPT_PYTHON,
+	OPT_PYTHON_VERSION,
+	OPT_WITH_PYTHON,
+	OPT_COMPILE,
+	OPT_CHECK,
 	OPT_FORCE,
 	OPT_QUIET,
 	OPT_JSON,
@@ -250,6 +290,31 @@ static int parse_option(int c, const char *value)
 		if (!arg_pack.links_contained && strcmp(value, "stored") != 0)
 			return bad_value("--links", value, "'stored' or 'contained'");
 		break;
+	case OPT_KIND:
+		arg_pack.kind = thaw_kind_by_name(value);
+		if (arg_pack.kind == THAW_KIND_UNKNOWN)
+			return bad_value("--kind", value,
+					 "tree, conda-pack, conda, venv-pack, venv, pex, wheels "
+					 "or python");
+		break;
+	case OPT_PYTHON:
+		arg_steps.python = value;
+		break;
+	case OPT_PYTHON_VERSION:
+		if (strncmp(value, "3.", 2) != 0 ||
+		    !tool_parse_number(value + 2, 1, 99, &number))
+			return bad_value("--python-version", value, "a version like 3.11");
+		arg_pack.python_minor = (unsigned)number;
+		break;
+	case OPT_WITH_PYTHON:
+		arg_steps.with_python = true;
+		break;
+	case OPT_COMPILE:
+		arg_steps.compile = true;
+		break;
+	case OPT_CHECK:
+		arg_steps.check = true;
+		break;
 	case OPT_FORCE:
 		arg_pack.force = true;
 		break;
@@ -274,6 +339,12 @@ static int run(int argc, char **argv)
 		{ "max-entries", required_argument, NULL, OPT_MAX_ENTRIES },
 		{ "max-ratio", required_argument, NULL, OPT_MAX_RATIO },
 		{ "links", required_argument, NULL, OPT_LINKS },
+		{ "kind", required_argument, NULL, OPT_KIND },
+		{ "python", required_argument, NULL, OPT_PYTHON },
+		{ "python-version", required_argument, NULL, OPT_PYTHON_VERSION },
+		{ "with-python", no_argument, NULL, OPT_WITH_PYTHON },
+		{ "compile", no_argument, NULL, OPT_COMPILE },
+		{ "check", no_argument, NULL, OPT_CHECK },
 		{ "force", no_argument, NULL, OPT_FORCE },
 		{ "quiet", no_argument, NULL, OPT_QUIET },
 		{ "json", no_argument, NULL, OPT_JSON },
@@ -301,13 +372,23 @@ const struct tool_command tool_pack = {
 	.summary = "make an image from a packed environment or a directory",
 	.help = "Usage: thaw pack [OPTION...] SOURCE [-o IMAGE]\n"
 		"\n"
-		"SOURCE is a .tar, .tar.gz, .tar.zst, .tar.xz or .tar.bz2 (recognised by its\n"
-		"content), a directory, or - for standard input. IMAGE is made beside it,\n"
-		"with the suffix .thaw, complete or not at all. It is a valid .tar.zst.\n"
+		"SOURCE is a .tar, .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .zip, PEX or wheel\n"
+		"(recognised by its content), a directory, of wheels perhaps, or - for standard\n"
+		"input. IMAGE is made beside it, with the suffix .thaw, complete or not at all.\n"
+		"It is a valid .tar.zst.\n"
 		"\n"
 		"Options:\n"
 		"  -o, --output IMAGE  where to write the image\n"
 		"      --force         replace an existing image\n"
+		"      --kind KIND     what it is: conda-pack, conda, venv-pack, venv, pex,\n"
+		"                      wheels, python, tree (default: found by its content)\n"
+		"      --with-python   take the interpreter of a venv, PEX or wheels, and its\n"
+		"                      standard library, into the image\n"
+		"      --python PATH   the interpreter to take, or to compile and check with\n"
+		"      --python-version 3.N\n"
+		"                      make a PEX or wheels an environment for this version\n"
+		"      --compile       compile modules that have no valid bytecode\n"
+		"      --check         import every top-level package, and report\n"
 		"      --level N       zstd level, 1 to 22 (default 9)\n"
 		"      --frame-size SIZE\n"
 		"                      bytes compressed together, 4K to 16M\n"

@@ -5,13 +5,17 @@
  *
  * One pass: the source is decompressed (libarchive, liblzma), its tar stream
  * goes to the frame compressors and to the tar parser at the same time, and the
- * index is written behind the frames. The same input and options give the same
+ * index is written behind the frames. Then the image, which can be read by now,
+ * is looked at: what kind of environment it is, and where it names the machine
+ * that built it (thaw/environment.h); and the index is written again, with what
+ * was found. The same input and options give the same
  * bytes, whatever the number of threads. The output appears under its name
  * complete and synced, or not at all.
  */
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "thaw/environment.h"
 #include "thaw/error.h"
 #include "thaw/image.h"
 
@@ -23,6 +27,12 @@ struct thaw_pack_options {
 	uint64_t max_entries;	/* 0 means the default, 4,194,304 */
 	uint64_t max_ratio;	/* stream against source bytes, once past 64 MiB; 0 = 250 */
 	bool links_contained;	/* refuse symlinks that lead out of the environment */
+	/*
+	 * What the source is, against what its content suggests; THAW_KIND_UNKNOWN:
+	 * find out. THAW_KIND_TREE takes a PEX or wheels for the files they are.
+	 */
+	enum thaw_environment_kind kind;
+	unsigned python_minor;	/* PEX and wheels: make it for Python 3.N; 0: as they ask */
 	bool force;		/* replace an existing image */
 	/*
 	 * Called now and then from the calling thread (may be NULL): bytes of the
@@ -35,7 +45,12 @@ struct thaw_pack_options {
 
 struct thaw_pack_report {
 	char source_kind[32];	/* "tar", "tar.gz", ..., "directory" */
-	char python[16];	/* "3.11", or empty when no interpreter was found */
+	enum thaw_environment_kind kind;
+	char python[16];	/* "3.11", or empty */
+	char platform[64];	/* "linux-x86_64", or empty */
+	bool own_interpreter;	/* with its standard library */
+	uint64_t relocated, sites; /* files that name the builder's machine, and in how many places */
+	uint64_t warnings;	/* texts are in the meta section */
 	uint64_t source_size;	/* bytes read */
 	uint64_t pyc_valid, pyc_stale, pyc_missing;
 	uint64_t dropped_xattrs, dropped_setid; /* members that had any */

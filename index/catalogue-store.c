@@ -3,7 +3,7 @@
  * One LMDB file of checked records.
  *
  * NAME.mdb is the file, NAME.lock is locked by whoever has it open, NAME.clean
- * holds the file's SHA-256 as of the last orderly close. Only a file with that
+ * holds the file's SHA-256 as of the last orderly close, and dashes until then. Only a file with that
  * digest is opened as it is; any other is read by a child into NAME.new, which then
  * takes its place. LMDB's own lock file is not used: it, too, can be damaged.
  *
@@ -30,6 +30,7 @@
 #define SCHEMA "1"
 #define MAP_FIRST (1u << 20) /* doubled when full */
 #define TIMEOUT_MS 5000u
+#define REMOVAL_ROOM ((size_t)4 << 20)
 /* How much is put into one transaction of a rebuild. */
 #define BATCH_RECORDS 512u
 #define BATCH_BYTES   (8u << 20)
@@ -187,17 +188,25 @@ static int try_changes(struct thaw_store *store, const struct prepared *changes,
 	return mdb_txn_commit(txn);
 }
 
-/* Twice the room, if that is allowed. LMDB's code. */
-static int grow_map(struct thaw_store *store)
+/*
+ * Twice the room, if that is allowed. Removing takes pages, too, before it gives any
+ * back: it may go beyond the bound. LMDB's code.
+ */
+static int grow_map(struct thaw_store *store, bool removal)
 {
+	size_t limit = store->options.limit, size;
 	MDB_envinfo info;
 	int rc = mdb_env_info(store->env, &info);
 
 	if (rc != 0)
 		return rc;
-	if (info.me_mapsize >= store->options.limit)
-		return MDB_MAP_FULL;
-	return mdb_env_set_mapsize(store->env, map_size_for(store, info.me_mapsize + 1));
+	size = map_size_for(store, info.me_mapsize + 1);
+	if (info.me_mapsize >= limit) {
+		if (!removal || info.me_mapsize >= limit + REMOVAL_ROOM)
+			return MDB_MAP_FULL;
+		size = limit + REMOVAL_ROOM;
+	}
+	return mdb_env_set_mapsize(store->env, size);
 }
 
 /*
@@ -220,15 +229,22 @@ static int reopen(struct thaw_store *store)
 static int make_changes(struct thaw_store *store, const struct prepared *changes, size_t count,
 			struct thaw_error *err)
 {
+	bool removal = true, beyond = false;
 	int rc;
 
+	for (size_t i = 0; i < count; i++)
+		removal = removal && !changes[i].record;
 	for (bool again = true;;) {
 		rc = try_changes(store, changes, count);
 		if (rc == MDB_MAP_FULL) {
-			rc = grow_map(store);
+			rc = grow_map(store, removal);
+			beyond = removal;
 			if (rc == 0)
 				continue;
 		}
+		/* Back; LMDB keeps as much as is in use. */
+		if (rc == 0 && beyond)
+			(void)mdb_env_set_mapsize(store->env, store->options.limit);
 		if (rc != MDB_PANIC || !again || reopen(store) < 0)
 			return store_error(store, rc, err);
 		again = false;
@@ -435,6 +451,13 @@ int thaw_store_rows(struct thaw_store *store, enum thaw_table table, size_t head
 
 /* -- the marker of an orderly close -- */
 
+/* Somebody else's, a link, open to others: in our directory, but not to be believed. */
+static bool is_ours(const struct stat *st)
+{
+	return S_ISREG(st->st_mode) && st->st_uid == geteuid() && (st->st_mode & 077) == 0 &&
+	       st->st_nlink == 1;
+}
+
 static int file_digest(const char *path, char ret_hex[THAW_DIGEST_HEX])
 {
 	_cleanup_(closep) int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
@@ -463,38 +486,47 @@ static int file_digest(const char *path, char ret_hex[THAW_DIGEST_HEX])
 
 enum marker { MARKER_NONE, MARKER_WRONG, MARKER_RIGHT };
 
+#define MARKER_SIZE (THAW_DIGEST_HEX - 1)
+/* While the file is open. It stays, so that marking it closed needs no space. */
+static const char marker_open[MARKER_SIZE + 1] =
+	"----------------------------------------------------------------";
+
 static enum marker look_at_marker(const struct thaw_store *store)
 {
 	_cleanup_(closep) int fd = open(store->clean, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	char hex[THAW_DIGEST_HEX], said[THAW_DIGEST_HEX + 1] = "";
+	char hex[THAW_DIGEST_HEX], said[MARKER_SIZE + 1] = "";
 
 	if (fd < 0)
 		return errno == ENOENT ? MARKER_NONE : MARKER_WRONG;
-	if (read(fd, said, sizeof(said)) != THAW_DIGEST_HEX - 1 ||
-	    file_digest(store->file, hex) < 0)
+	if (read(fd, said, sizeof(said)) != MARKER_SIZE)
 		return MARKER_WRONG;
-	return memcmp(hex, said, THAW_DIGEST_HEX - 1) == 0 ? MARKER_RIGHT : MARKER_WRONG;
+	if (memcmp(said, marker_open, MARKER_SIZE) == 0)
+		return MARKER_NONE;
+	if (file_digest(store->file, hex) < 0)
+		return MARKER_WRONG;
+	return memcmp(hex, said, MARKER_SIZE) == 0 ? MARKER_RIGHT : MARKER_WRONG;
 }
 
 /*
- * Not synced: whatever of it a power cut leaves either names the file's digest or
- * does not.
+ * Not synced, and failures do not matter: whatever of it there is then either is the
+ * file's digest or is not.
  */
-static void write_marker(const struct thaw_store *store)
+static void write_marker(const struct thaw_store *store, const char text[MARKER_SIZE])
 {
-	char hex[THAW_DIGEST_HEX];
-	int fd, r;
+	struct stat st;
 
-	if (file_digest(store->file, hex) < 0)
-		return; /* next time it is read by a child; nothing is lost */
-	(void)unlink(store->clean);
-	fd = open(store->clean, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return;
-	r = write_all(fd, hex, THAW_DIGEST_HEX - 1);
-	(void)safe_close(fd);
-	if (r < 0)
+	for (unsigned attempt = 0; attempt < 2; attempt++) {
+		_cleanup_(closep) int fd = open(
+			store->clean, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+
+		if (fd >= 0 && fstat(fd, &st) == 0 && is_ours(&st)) {
+			if (pwrite(fd, text, MARKER_SIZE, 0) == MARKER_SIZE &&
+			    st.st_size > (off_t)MARKER_SIZE)
+				(void)!ftruncate(fd, MARKER_SIZE);
+			return;
+		}
 		(void)unlink(store->clean);
+	}
 }
 
 /* -- opening -- */
@@ -504,13 +536,6 @@ static void say_why(struct thaw_catalogue_report *report, const char *why, int e
 	if (report->why[0] == '\0')
 		(void)snprintf(report->why, sizeof(report->why), "%.200s%s%s", why, error ? ": " : "",
 			       error ? strerror(-error) : "");
-}
-
-/* Somebody else's, a link, open to others: in our directory, but not to be believed. */
-static bool is_ours(const struct stat *st)
-{
-	return S_ISREG(st->st_mode) && st->st_uid == geteuid() && (st->st_mode & 077) == 0 &&
-	       st->st_nlink == 1;
 }
 
 /* 0: locked. -EBUSY: another process has it. Else why nothing can be written there. */
@@ -781,7 +806,7 @@ static int open_on_disk(struct thaw_store *store, struct thaw_error *err,
 	}
 	if (writable) {
 		/* Before the first change; a stale one would not fit the file any more anyway. */
-		(void)unlink(store->clean);
+		write_marker(store, marker_open);
 		if (have_old && marker == MARKER_RIGHT && open_as_it_is(store, size))
 			return 0;
 		r = build_on_disk(store, have_old, size, &why, report);
@@ -827,14 +852,17 @@ int thaw_store_open(const struct thaw_store_options *options, struct thaw_error 
 
 struct thaw_store *thaw_store_close(struct thaw_store *store)
 {
+	char hex[THAW_DIGEST_HEX];
+
 	if (!store)
 		return NULL;
 	if (store->env && store->file) {
 		int rc = mdb_env_sync(store->env, store->options.durable);
 
 		env_close(store);
-		if (rc == 0)
-			write_marker(store);
+		/* Without it, the file is read by a child next time; nothing is lost. */
+		if (rc == 0 && file_digest(store->file, hex) == 0)
+			write_marker(store, hex);
 	}
 	env_close(store);
 	(void)safe_close(store->lock_fd); /* the last: now it is somebody else's */

@@ -240,7 +240,30 @@ def mount_options():
     yield "commas", b",,,allow_root,,"
 
 
+def catalogue_entry(kind, path, name=b"", first=0, count=0):
+    return struct.pack("<BBHII", kind, len(name), len(path), first, count) + path + name
+
+
+def catalogue_records():
+    """The first byte: a record, a learned trace, JSON."""
+    payload = b'{"session":"a"}'
+    head = struct.pack("<II", 1, len(payload))
+    digest = sha256(head + struct.pack("<I", 4) + b"lkey" + payload)[:16]
+    yield "record", b"\0" + head + digest + payload
+    trace = struct.pack("<QB", 1700000000, 1) + b"w"
+    yield "trace-empty", b"\1" + trace
+    yield "trace", b"\1" + trace + catalogue_entry(1, b"lib/a.py", b"", 3, 7) + \
+        catalogue_entry(2, b"") + catalogue_entry(4, b"lib", b"b\xff.so")
+    yield "trace-cut", b"\1" + trace + catalogue_entry(1, b"lib/a.py")[:-1]
+    digits = b"01" * 32
+    yield "image", b"\2" + b'{"index":"%s","kind":null,"mtime_ns":1,"name":"e","path":{"hex":' \
+        b'"2ff0"},"python":"3.11","size":5,"used":1}' % digits
+    yield "source", b"\2" + b'{"identity":"%s","inode":-1,"mtime_ns":1,"options":"","path":' \
+        b'"/a","size":5}' % digits
+
+
 CORPORA = {
+    "catalogue": catalogue_records,
     "image": images,
     "index": indexes,
     # The first byte chooses the size of blocks: 512.

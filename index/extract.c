@@ -24,6 +24,7 @@
 #include <sys/syscall.h>
 
 #include "image-internal.h"
+#include "layer-internal.h"
 #include "pass-internal.h"
 #include "thaw/reader.h"
 #include "util/cleanup.h"
@@ -66,6 +67,7 @@ struct job {
 	size_t span_count, span_capacity;
 	pthread_mutex_t lock;
 	struct thaw_pass pass;
+	struct thaw_layer_plan plan; /* of what changes at a prefix; empty without one */
 };
 
 /* A directory kept open, since neighbours in the stream mostly share theirs. */
@@ -73,6 +75,12 @@ struct place {
 	uint32_t ino; /* 0: none */
 	int fd;
 };
+
+/* What a prefix makes of this name. */
+static enum thaw_layer_action action_of(const struct job *job, uint32_t number)
+{
+	return job->plan.actions ? job->plan.actions[number] : THAW_LAYER_KEEP;
+}
 
 static enum thaw_inode_type record_type(const struct job *job, uint32_t number)
 {
@@ -277,6 +285,13 @@ static int compare_pieces(const void *a, const void *b)
 	return (x->ino > y->ino) - (x->ino < y->ino);
 }
 
+/* Written by render_files(), not from its frames. */
+static bool is_rendered(const struct job *job, uint32_t number)
+{
+	return action_of(job, number) == THAW_LAYER_RENDER ||
+	       action_of(job, number) == THAW_LAYER_UNPACK;
+}
+
 static int plan(struct job *job)
 {
 	size_t at = 0;
@@ -284,7 +299,8 @@ static int plan(struct job *job)
 	if (add_units(job) < 0)
 		return -ENOMEM;
 	for (uint32_t i = THAW_ROOT; i < job->image->info.inodes; i++)
-		if (record_type(job, i) == THAW_REGULAR && add_pieces(job, i) < 0)
+		if (record_type(job, i) == THAW_REGULAR && !is_rendered(job, i) &&
+		    add_pieces(job, i) < 0)
 			return -ENOMEM;
 	if (job->piece_count)
 		qsort(job->pieces, job->piece_count, sizeof(*job->pieces),
@@ -606,6 +622,54 @@ static int make_links(struct job *job, enum thaw_inode_type type, struct thaw_er
 	return r;
 }
 
+/* Files that differ at the prefix: few, so one after the other. */
+static int render_files(struct job *job, struct thaw_error *err)
+{
+	_cleanup_(thaw_renderer_freep) struct thaw_renderer *renderer = NULL;
+	struct place place = { .fd = -1 };
+	int r = 0;
+
+	if (!job->plan.actions)
+		return 0;
+	if (thaw_renderer_new(job->image, job->plan.reader, job->plan.prefix, &renderer) < 0)
+		return thaw_oom(err);
+	for (uint32_t i = THAW_ROOT + 1; r == 0 && i < job->image->info.inodes; i++) {
+		_cleanup_(closep) int fd = -1;
+
+		if (!is_rendered(job, i) || record_type(job, i) != THAW_REGULAR)
+			continue;
+		r = create_file(job, &place, i, &fd, err);
+		if (r == 0)
+			r = thaw_layer_write(&job->plan, renderer, i, fd, err);
+		if (r == 0)
+			r = finish_file(job, i, &fd, err);
+	}
+	leave_place(&place);
+	return r;
+}
+
+/* Last, since other names of it may have been linked to it. */
+static int remove_bytecode(struct job *job, struct thaw_error *err)
+{
+	struct place place = { .fd = -1 };
+	int r = 0;
+
+	for (uint32_t i = THAW_ROOT + 1; r == 0 && i < job->image->info.inodes; i++) {
+		char name[THAW_NAME_MAX + 1];
+
+		if (action_of(job, i) != THAW_LAYER_HIDE)
+			continue;
+		r = enter_place(job, &place, record_parent(job, i));
+		get_name(job, i, name);
+		if (r == 0 && unlinkat(place.fd, name, 0) < 0)
+			r = -errno;
+		if (r < 0)
+			r = fail_at(job, i, r, "removed", err);
+	}
+	leave_place(&place);
+	return r;
+}
+
 static int finish_directory(struct job *job, uint32_t number, int fd)
 {
 	const uint8_t *record = inode_record(job->image, number);
@@ -716,9 +780,13 @@ static int extract_tree(struct job *job, bool root_made, struct thaw_error *err)
 	thaw_pass_run(&job->pass, thaw_pass_threads(&job->pass), extract_units, job);
 	r = thaw_pass_result(&job->pass, err);
 	if (r == 0)
+		r = render_files(job, err);
+	if (r == 0)
 		r = make_links(job, THAW_SYMLINK, err);
 	if (r == 0)
 		r = make_links(job, THAW_HARDLINK, err);
+	if (r == 0 && job->plan.actions)
+		r = remove_bytecode(job, err);
 	if (r == 0)
 		r = finish_directories(job, root_made, err);
 	return r;
@@ -729,6 +797,7 @@ static void deinit_job(struct job *job)
 	for (size_t i = 0; i < job->span_count; i++)
 		(void)safe_close(job->spans[i].fd);
 	thaw_pass_deinit(&job->pass);
+	thaw_layer_plan_deinit(&job->plan);
 	(void)pthread_mutex_destroy(&job->lock); /* nobody holds it */
 	(void)safe_close(job->root);
 	free(job->spans);
@@ -740,6 +809,24 @@ static void deinit_job(struct job *job)
 int thaw_extract(const struct thaw_image *image, const char *directory,
 		 const struct thaw_pass_options *options, struct thaw_error *err)
 {
+	return thaw_extract_at(image, directory, NULL, options, err);
+}
+
+static int plan_prefix(struct job *job, const char *prefix, struct thaw_reader **ret_reader,
+		       struct thaw_error *err)
+{
+	if (!prefix)
+		return 0;
+	if (thaw_reader_new(job->image, 0, ret_reader) < 0)
+		return thaw_oom(err);
+	return thaw_layer_plan(job->image, *ret_reader, prefix, err, &job->plan);
+}
+
+int thaw_extract_at(const struct thaw_image *image, const char *directory,
+		    const char *prefix, const struct thaw_pass_options *options,
+		    struct thaw_error *err)
+{
+	_cleanup_(thaw_reader_freep) struct thaw_reader *reader = NULL;
 	struct job job = { .image = image, .root = -1 };
 	struct thaw_error own = { 0 };
 	bool root_made = false;
@@ -749,8 +836,8 @@ int thaw_extract(const struct thaw_image *image, const char *directory,
 	(void)pthread_mutex_init(&job.lock,
 				 NULL); /* cannot fail with default attributes */
 	job.made = calloc(image->info.inodes, 1);
-	r = job.made ? plan(&job) : -ENOMEM;
-	if (r < 0)
+	r = plan_prefix(&job, prefix, &reader, err);
+	if (r == 0 && (!job.made || plan(&job) < 0))
 		r = thaw_oom(err);
 	thaw_pass_init(&job.pass, options, job.unit_count, image->data_size);
 	if (r == 0)

@@ -21,6 +21,7 @@
 #include "image-internal.h"
 #include "image-writer.h"
 #include "thaw/reader.h"
+#include "thaw/relocation.h"
 #include "thaw/warm.h"
 #include "tree.h"
 #include "util/cleanup.h"
@@ -296,9 +297,15 @@ static int write_annex(const struct thaw_image *image, const struct annex *annex
 	return r;
 }
 
+struct relocation_section {
+	uint8_t *data;
+	size_t size;
+};
+
 static int write_index(const struct thaw_image *image, const struct thaw_rewrite *what,
-		       const struct annex *annex, struct thaw_writer *writer,
-		       struct thaw_error *err)
+		       const struct annex *annex,
+		       const struct relocation_section *relocations,
+		       struct thaw_writer *writer, struct thaw_error *err)
 {
 	_cleanup_(thaw_tree_freep) struct thaw_tree *tree = NULL;
 	_cleanup_(freep) char *meta = adjust_meta(image, what);
@@ -307,6 +314,8 @@ static int write_index(const struct thaw_image *image, const struct thaw_rewrite
 		.annex_size = annex->size,
 		.frames = annex->records,
 		.frames_size = annex->records_size,
+		.relocations = relocations->data,
+		.relocations_size = relocations->size,
 		.meta = meta,
 	};
 	struct thaw_sections sections = { 0 };
@@ -332,37 +341,6 @@ static int write_index(const struct thaw_image *image, const struct thaw_rewrite
 	return r;
 }
 
-/* The image with the additions and without warm sets, into output. */
-static int write_annexed(const struct thaw_image *image, const struct thaw_rewrite *what,
-			 struct thaw_output *output, struct thaw_error *err,
-			 struct thaw_image **ret_image)
-{
-	const struct thaw_part_info *old = find_part(image, THAW_PART_ANNEX);
-	uint64_t annex_offset = image->parts[0].size + THAW_SKIPPABLE_HEADER;
-	struct annex annex = { 0 };
-	struct thaw_writer writer;
-	int r;
-
-	r = old_records(image, annex_offset, &annex, err);
-	if (r == 0)
-		r = compress_additions(image, what, annex_offset + (old ? old->size : 0),
-				       &annex, err);
-	if (r == 0)
-		r = copy_range(image, 0, image->parts[0].size, output, err);
-	if (r == 0) {
-		thaw_writer_stream(&writer, output, image->info.stream_size);
-		r = write_annex(image, &annex, &writer, err);
-	}
-	if (r == 0)
-		r = write_index(image, what, &annex, &writer, err);
-	if (r == 0)
-		r = thaw_writer_finish(&writer, err);
-	annex_deinit(&annex);
-	return r == 0 ? thaw_writer_read_back(output, err, ret_image) : r;
-}
-
-/* -- the second step: warm sets -- */
-
 /* Where each of the old image's files is in the new one; 0 if nowhere. */
 static uint32_t *map_inodes(const struct thaw_image *old, const struct thaw_image *new)
 {
@@ -380,6 +358,93 @@ static uint32_t *map_inodes(const struct thaw_image *old, const struct thaw_imag
 	}
 	return map;
 }
+
+/* Index, table and footer behind the annex; writer stays as it is. */
+static int write_tail(const struct thaw_image *image, const struct thaw_rewrite *what,
+		      const struct annex *annex,
+		      const struct relocation_section *relocations,
+		      const struct thaw_writer *writer, struct thaw_error *err,
+		      struct thaw_image **ret_image)
+{
+	struct thaw_writer tail = *writer;
+	int r;
+
+	r = write_index(image, what, annex, relocations, &tail, err);
+	if (r == 0)
+		r = thaw_writer_finish(&tail, err);
+	return r == 0 ? thaw_writer_read_back(tail.output, err, ret_image) : r;
+}
+
+/* The relocations of image, for the files that new has of it. */
+static int carry_relocations(const struct thaw_image *image, const struct thaw_image *new,
+			     const struct thaw_rewrite *what, struct thaw_error *err,
+			     struct relocation_section *ret_section)
+{
+	_cleanup_(thaw_relocations_freep) struct thaw_relocations *relocations = NULL;
+	_cleanup_(freep) uint32_t *map = map_inodes(image, new);
+	struct thaw_inode inode;
+	int r;
+
+	if (!map || thaw_relocations_new(&relocations) < 0)
+		return thaw_oom(err);
+	/* Other bytes stand there now. */
+	for (size_t i = 0; i < what->addition_count; i++)
+		if (thaw_image_find(image, what->additions[i].path, &inode) == 0)
+			map[inode.ino] = 0;
+	r = thaw_relocations_carry(relocations, image, map, err);
+	return r == 0 ? thaw_relocations_emit(relocations, err, &ret_section->data,
+					      &ret_section->size)
+		      : r;
+}
+
+/*
+ * The image with the additions and without warm sets, into output. Relocations
+ * need the new inode numbers: the index is written without, and then again.
+ */
+static int write_annexed(const struct thaw_image *image, const struct thaw_rewrite *what,
+			 struct thaw_output *output, struct thaw_error *err,
+			 struct thaw_image **ret_image)
+{
+	const struct thaw_part_info *old = find_part(image, THAW_PART_ANNEX);
+	uint64_t annex_offset = image->parts[0].size + THAW_SKIPPABLE_HEADER;
+	_cleanup_(thaw_image_freep) struct thaw_image *first = NULL;
+	struct relocation_section relocations = { 0 };
+	struct annex annex = { 0 };
+	struct thaw_writer writer;
+	uint64_t behind_annex;
+	int r;
+
+	r = old_records(image, annex_offset, &annex, err);
+	if (r == 0)
+		r = compress_additions(image, what, annex_offset + (old ? old->size : 0),
+				       &annex, err);
+	if (r == 0)
+		r = copy_range(image, 0, image->parts[0].size, output, err);
+	if (r == 0) {
+		thaw_writer_stream(&writer, output, image->info.stream_size);
+		r = write_annex(image, &annex, &writer, err);
+	}
+	behind_annex = thaw_output_offset(output);
+	if (r == 0)
+		r = write_tail(image, what, &annex, &relocations, &writer, err, &first);
+	if (r == 0 && thaw_image_relocated_count(image) > 0) {
+		r = carry_relocations(image, first, what, err, &relocations);
+		if (r == 0 && relocations.data) {
+			first = thaw_image_free(first);
+			r = thaw_output_truncate(output, behind_annex, err);
+			if (r == 0)
+				r = write_tail(image, what, &annex, &relocations, &writer,
+					       err, &first);
+		}
+	}
+	free(relocations.data);
+	annex_deinit(&annex);
+	if (r == 0)
+		*ret_image = steal_ptr(first);
+	return r;
+}
+
+/* -- the second step: warm sets -- */
 
 /* "a/__pycache__/b.cpython-311.pyc" -> "a/b.py"; false for other paths. */
 static bool source_path(const char *pyc, char *source, size_t size)

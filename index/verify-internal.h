@@ -19,3 +19,9 @@ _must_check_ int thaw_verify_warm(const struct thaw_image *image,
 				  thaw_verify_fault_fn *fault, void *fault_data,
 				  struct thaw_error *err,
 				  struct thaw_verify_result *result);
+
+/* Do placeholders stand where relocations say? Failures other than faults: -ENOMEM. */
+_must_check_ int thaw_verify_relocations(const struct thaw_image *image,
+					 thaw_verify_fault_fn *fault, void *fault_data,
+					 struct thaw_error *err,
+					 struct thaw_verify_result *result);

@@ -384,6 +384,9 @@ static int check_image(struct verify *verify)
 	if (r == 0)
 		r = thaw_verify_warm(verify->image, report_difference, verify,
 				     &verify->hard_err, verify->result);
+	if (r == 0)
+		r = thaw_verify_relocations(verify->image, report_difference, verify,
+					    &verify->hard_err, verify->result);
 	return r;
 }
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "packages.h"
+#include "thaw/relocation.h"
 #include "tool.h"
 #include "util/cleanup.h"
 #include "util/growing.h"
@@ -27,6 +28,7 @@ enum change {
 	CHANGE_CONTENT = 32,
 	CHANGE_TARGET = 64,
 	CHANGE_MTIME = 128,
+	CHANGE_RELOCATIONS = 256,
 };
 
 struct difference {
@@ -140,6 +142,33 @@ static bool surely_same(const struct diff *diff, const struct thaw_inode *a,
 	return true;
 }
 
+/* Do the same things at the same places of a file become the view's path? */
+static bool same_relocations(const struct diff *diff, const struct thaw_inode *a,
+			     const struct thaw_inode *b)
+{
+	struct thaw_relocated x = { 0 }, y = { 0 };
+	bool any = thaw_image_relocated_find(diff->a.image, a->ino, &x) == 0;
+
+	any |= thaw_image_relocated_find(diff->b.image, b->ino, &y) == 0;
+	if (!any || x.sites != y.sites)
+		return !any;
+	for (uint32_t i = 0; i < x.sites; i++) {
+		struct thaw_site s, t;
+
+		thaw_image_site(diff->a.image, &x, i, &s);
+		thaw_image_site(diff->b.image, &y, i, &t);
+		if (s.offset != t.offset || s.rule.kind != t.rule.kind ||
+		    s.rule.room != t.rule.room ||
+		    s.rule.placeholder_len != t.rule.placeholder_len ||
+		    s.rule.suffix_len != t.rule.suffix_len ||
+		    memcmp(s.rule.placeholder, t.rule.placeholder, s.rule.placeholder_len) !=
+			    0 ||
+		    memcmp(s.rule.suffix, t.rule.suffix, s.rule.suffix_len) != 0)
+			return false;
+	}
+	return true;
+}
+
 static int compare_pair(struct diff *diff, const struct thaw_inode *a,
 			const struct thaw_inode *b)
 {
@@ -157,6 +186,8 @@ static int compare_pair(struct diff *diff, const struct thaw_inode *a,
 			changes |= CHANGE_SIZE;
 		else if (a->type == THAW_REGULAR)
 			content = !surely_same(diff, a, b);
+		if (a->type == THAW_REGULAR && !same_relocations(diff, a, b))
+			changes |= CHANGE_RELOCATIONS;
 		if (a->type == THAW_SYMLINK &&
 		    strcmp(thaw_image_target(diff->a.image, a),
 			   thaw_image_target(diff->b.image, b)) != 0)
@@ -349,6 +380,8 @@ static void print_changes(const struct diff *diff, const struct difference *item
 			       (unsigned long long)item->b.size);
 	if (item->changes & CHANGE_CONTENT)
 		NEXT(), fputs("content", stdout);
+	if (item->changes & CHANGE_RELOCATIONS)
+		NEXT(), fputs("relocations", stdout);
 	if (item->changes & CHANGE_TARGET) {
 		NEXT(), fputs("target ", stdout);
 		print_text(thaw_image_target(diff->a.image, &item->a));
@@ -502,6 +535,7 @@ static int print_json(const struct diff *diff, bool different)
 		{ CHANGE_TYPE, "type" },     { CHANGE_MODE, "mode" },
 		{ CHANGE_SIZE, "size" },     { CHANGE_CONTENT, "content" },
 		{ CHANGE_TARGET, "target" }, { CHANGE_MTIME, "mtime" },
+		{ CHANGE_RELOCATIONS, "relocations" },
 	};
 	json_t *top = json_object(), *added = json_array(), *removed = json_array();
 	json_t *changed = json_array(), *packages = json_array();

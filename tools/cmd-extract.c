@@ -13,7 +13,7 @@
 #include "tool.h"
 #include "util/cleanup.h"
 
-static int extract_tree(const char *file, const char *directory,
+static int extract_tree(const char *file, const char *directory, const char *prefix,
 			struct thaw_pass_options *options, struct tool_progress *progress)
 {
 	struct thaw_error err = { 0 };
@@ -23,7 +23,7 @@ static int extract_tree(const char *file, const char *directory,
 	r = tool_open_image(file, &image);
 	if (r)
 		return r;
-	r = thaw_extract(image, directory, options, &err);
+	r = thaw_extract_at(image, directory, prefix, options, &err);
 	tool_progress_clear(progress);
 	thaw_image_free(image);
 	if (r == -EINTR && tool_interrupted())
@@ -92,16 +92,18 @@ static int extract_tar(const char *file, const char *output,
 
 static int run(int argc, char **argv)
 {
-	enum { OPT_THREADS = TOOL_BAD_OPTION + 1, OPT_TAR, OPT_QUIET };
+	enum { OPT_THREADS = TOOL_BAD_OPTION + 1, OPT_TAR, OPT_PREFIX, OPT_QUIET };
 	static const struct option options[] = {
 		{ "threads", required_argument, NULL, OPT_THREADS },
 		{ "tar", no_argument, NULL, OPT_TAR },
+		{ "prefix", required_argument, NULL, OPT_PREFIX },
 		{ "quiet", no_argument, NULL, OPT_QUIET },
 		{ "help", no_argument, NULL, TOOL_HELP },
 		{ 0 },
 	};
 	struct thaw_pass_options pass = { 0 };
 	struct tool_progress progress;
+	const char *prefix = NULL;
 	bool tar = false, quiet = false;
 	uint64_t number;
 	int c;
@@ -119,6 +121,12 @@ static int run(int argc, char **argv)
 		case OPT_TAR:
 			tar = true;
 			break;
+		case OPT_PREFIX:
+			if (optarg[0] != '/')
+				return tool_usage("extract", "--prefix: '%s' is not absolute",
+						  optarg);
+			prefix = optarg;
+			break;
 		case OPT_QUIET:
 			quiet = true;
 			break;
@@ -129,20 +137,22 @@ static int run(int argc, char **argv)
 	if (argc - optind != 2)
 		return tool_usage("extract", "an image and a %s are needed",
 				  tar ? "file (or -)" : "directory");
+	if (tar && prefix)
+		return tool_usage("extract", "--tar and --prefix exclude each other");
 	tool_catch_interrupts();
 	tool_progress_start(&progress, "extracting", quiet);
 	pass.progress = tool_progress_pass;
 	pass.progress_data = &progress;
 	if (tar)
 		return extract_tar(argv[optind], argv[optind + 1], &pass, &progress);
-	return extract_tree(argv[optind], argv[optind + 1], &pass, &progress);
+	return extract_tree(argv[optind], argv[optind + 1], prefix, &pass, &progress);
 }
 
 const struct tool_command tool_extract = {
 	.name = "extract",
 	.run = run,
 	.summary = "write an image out as a plain tree, or as a tar file",
-	.help = "Usage: thaw extract [--threads N] IMAGE DIR\n"
+	.help = "Usage: thaw extract [--threads N] [--prefix PATH] IMAGE DIR\n"
 		"       thaw extract --tar IMAGE FILE\n"
 		"\n"
 		"Writes the environment in IMAGE into DIR, which must not exist, or be\n"
@@ -150,6 +160,9 @@ const struct tool_command tool_extract = {
 		"\n"
 		"Options:\n"
 		"  --threads N  threads to use (default: one for each CPU)\n"
+		"  --prefix PATH\n"
+		"               write files that hold the environment's own path as they\n"
+		"               must be when it stands at PATH (default: as packed)\n"
 		"  --tar        write the tar stream to FILE (- is standard output); this\n"
 		"               works for images that need a newer thaw, too\n"
 		"  --quiet      no progress bar\n"

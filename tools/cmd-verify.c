@@ -33,6 +33,7 @@ static bool is_good(const struct verify *verify, const struct thaw_verify_result
 {
 	return verify->reported == 0 && result->bad_frames == 0 &&
 	       result->bad_files == 0 && result->bad_warm_pages == 0 &&
+	       result->bad_sites == 0 &&
 	       result->stream_ok && result->index_ok;
 }
 
@@ -51,6 +52,8 @@ static int print_json(const struct verify *verify, const struct thaw_image_info 
 	COUNT(bad_files);
 	COUNT(warm_pages);
 	COUNT(bad_warm_pages);
+	COUNT(sites);
+	COUNT(bad_sites);
 #undef COUNT
 	(void)json_object_set_new(object, "stream_ok", json_boolean(result->stream_ok));
 	(void)json_object_set_new(object, "index_ok", json_boolean(result->index_ok));
@@ -69,6 +72,9 @@ static void print_summary(const struct verify *verify,
 		printf("%llu warm pages, %llu bad; ",
 		       (unsigned long long)result->warm_pages,
 		       (unsigned long long)result->bad_warm_pages);
+	if (result->sites)
+		printf("%llu relocations, %llu bad; ", (unsigned long long)result->sites,
+		       (unsigned long long)result->bad_sites);
 	printf("stream %s; index %s\n", result->stream_ok ? "good" : "bad",
 	       result->index_ok ? "good" : "bad");
 }
@@ -149,7 +155,8 @@ const struct tool_command tool_verify = {
 	.help = "Usage: thaw verify [OPTION...] IMAGE\n"
 		"\n"
 		"Checks the digest of every frame, that it decompresses, the digest of the\n"
-		"stream, and that the index says of the stream what a fresh look at it says.\n"
+		"stream, that the index says of the stream what a fresh look at it says, and\n"
+		"that files hold what their relocations say.\n"
 		"Each fault is one line on standard error; a summary follows on standard\n"
 		"output. The exit code is 4 when a fault was found.\n"
 		"\n"

@@ -23,6 +23,14 @@ struct thaw_pass_options {
  */
 _must_check_ int thaw_extract(const struct thaw_image *image, const char *directory,
 			      const struct thaw_pass_options *options, struct thaw_error *err);
+/*
+ * The same for a tree that will stand at prefix: its files as a view there has
+ * them (see thaw/layer.h), without the bytecode of those that differ. Where an
+ * environment has no interpreter of its own, its links stay as they were packed.
+ */
+_must_check_ int thaw_extract_at(const struct thaw_image *image, const char *directory,
+				 const char *prefix, const struct thaw_pass_options *options,
+				 struct thaw_error *err);
 
 /*
  * Write the decompressed tar stream of an image to fd. Needs no index and knows
@@ -38,6 +46,7 @@ struct thaw_verify_result {
 	uint64_t frames, files; /* checked */
 	uint64_t bad_frames, bad_files;
 	uint64_t warm_pages, bad_warm_pages;
+	uint64_t sites, bad_sites; /* of relocations: what they say stands there, or not */
 	bool stream_ok; /* the stream's own digest */
 	bool index_ok;	/* indexing the stream anew gives the same records */
 };

@@ -52,7 +52,7 @@ _thaw()
 		info) options="--json" ;;
 		diff) options="--quiet --mtime --json" ;;
 		verify) options="--threads --quiet --json" ;;
-		extract) options="--threads --tar --quiet" ;;
+		extract) options="--threads --prefix --tar --quiet" ;;
 		esac
 		mapfile -t COMPREPLY < <(compgen -W "$options --help" -- "$cur")
 		return

@@ -453,3 +453,21 @@ int thaw_image_fd(const struct thaw_image *image)
 {
 	return image->source->fd;
 }
+
+int thaw_image_identify(struct thaw_source *source, struct thaw_error *err,
+			uint8_t ret_identity[THAW_DIGEST_SIZE])
+{
+	struct thaw_image *image = calloc(1, sizeof(*image));
+	int r;
+
+	if (!image) {
+		thaw_source_free(source);
+		return thaw_oom(err);
+	}
+	image->source = source;
+	r = read_table(image, err);
+	if (r == 0)
+		memcpy(ret_identity, image->info.identity, THAW_DIGEST_SIZE);
+	thaw_image_free(image);
+	return r;
+}

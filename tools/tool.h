@@ -26,8 +26,9 @@ struct tool_command {
 	const char *help;    /* what --help prints; 80 columns at most */
 };
 
-extern const struct tool_command tool_cat, tool_diff, tool_extract, tool_info, tool_ls,
-	tool_mount, tool_pack, tool_report, tool_run, tool_stat, tool_umount, tool_verify, tool_warm;
+extern const struct tool_command tool_cat, tool_close, tool_diff, tool_doctor, tool_extract,
+	tool_gc, tool_images, tool_info, tool_ls, tool_mount, tool_open, tool_pack, tool_ps,
+	tool_report, tool_run, tool_serve, tool_stat, tool_umount, tool_verify, tool_warm;
 
 /* cmd-mount.c: as mount(8) calls us, under the name mount.fuse.thaw or mount.thaw */
 int tool_mount_helper(int argc, char **argv);

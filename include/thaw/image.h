@@ -86,6 +86,13 @@ static inline void thaw_image_freep(struct thaw_image **image)
 	thaw_image_free(*image);
 }
 
+/*
+ * Only the identity: reads footer and parts table, nothing of which is trusted
+ * beyond that. Takes ownership of source. Errors as above.
+ */
+_must_check_ int thaw_image_identify(struct thaw_source *source, struct thaw_error *err,
+				     uint8_t ret_identity[THAW_DIGEST_SIZE]);
+
 const struct thaw_image_info *thaw_image_info(const struct thaw_image *image);
 /* JSON about the image (doc/format.md, "Meta"); len may be 0. Untrusted, not NUL-terminated. */
 const char *thaw_image_meta(const struct thaw_image *image, size_t *ret_len);

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Mounts of images: one for each image and, for writable views, user. The first
+ * view's job launches the keeper; others that want the mount meanwhile wait. It is
+ * ended some seconds after its last view.
+ */
+#include "service-internal.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "util/cleanup.h"
+
+struct image *image_find(struct service *service, const uint8_t identity[THAW_DIGEST_SIZE],
+			 uid_t uid)
+{
+	for (struct image *image = service->images; image; image = image->next)
+		if (!image->gone && image->uid == uid &&
+		    memcmp(image->identity, identity, THAW_DIGEST_SIZE) == 0)
+			return image;
+	return NULL;
+}
+
+struct image *image_new(struct service *service, const uint8_t identity[THAW_DIGEST_SIZE],
+			uid_t uid, const char *name)
+{
+	struct image *image = calloc(1, sizeof(*image));
+	char hex[THAW_DIGEST_HEX];
+
+	if (!image)
+		return NULL;
+	image->uid = uid;
+	image->keeper_end.fd = -1;
+	memcpy(image->identity, identity, THAW_DIGEST_SIZE);
+	thaw_digest_hex(identity, hex);
+	if (uid == 0)
+		(void)snprintf(image->key, sizeof(image->key), "%s", hex);
+	else
+		(void)snprintf(image->key, sizeof(image->key), "%s-%u", hex, (unsigned)uid);
+	image->name = strdup(name);
+	if (!image->name ||
+	    asprintf(&image->directory, "%s/%s", service->images_directory, image->key) < 0) {
+		free(image->name);
+		free(image);
+		return NULL;
+	}
+	image->next = service->images;
+	service->images = image;
+	return image;
+}
+
+void images_sweep(struct service *service)
+{
+	struct image **at = &service->images;
+
+	while (*at) {
+		struct image *image = *at;
+
+		if (!image->gone) {
+			at = &image->next;
+			continue;
+		}
+		*at = image->next;
+		source_remove(&image->keeper_end);
+		closep(&image->keeper_end.fd);
+		free(image->name);
+		free(image->directory);
+		free(image);
+	}
+}
+
+void wake_for_image(struct service *service, struct image *image)
+{
+	for (struct job *job = service->jobs; job; job = job->next) {
+		if (job->waits_for_image != image || job->ended)
+			continue;
+		job->waits_for_image = NULL;
+		open_resume(job);
+	}
+}
+
+/*
+ * The keeper has ended: with the mount, as a rule. A worker may live on without
+ * it; then the mount still answers, and views stay.
+ */
+static void keeper_ended(struct source *source, uint32_t events)
+{
+	struct image *image = (struct image *)((char *)source - offsetof(struct image, keeper_end));
+	struct service *service = source->service;
+
+	source_remove(source);
+	closep(&source->fd);
+	if (image->state != IMAGE_READY)
+		return;
+	service->metrics.keepers_lost++;
+	service_log(service, LOG_WARNING, "keeper-ended", "image", image->name, "identity",
+		    image->key, NULL);
+	image_check(image, service);
+}
+
+void image_ready(struct image *image, struct service *service, pid_t keeper)
+{
+	int fd;
+
+	image->state = IMAGE_READY;
+	image->keeper = keeper;
+	image->deadline = 0;
+	if (image->users == 0) {
+		image->deadline = thaw_boottime() + (uint64_t)service->options->linger;
+		service_wake_at(service, image->deadline);
+	}
+	fd = keeper > 0 ? (int)syscall(SYS_pidfd_open, keeper, 0) : -1;
+	if (fd >= 0 && source_add(service, &image->keeper_end, fd, EPOLLIN, keeper_ended) < 0)
+		(void)safe_close(fd);
+	wake_for_image(service, image);
+}
+
+void image_failed(struct image *image, struct service *service)
+{
+	image->gone = true;
+	wake_for_image(service, image);
+}
+
+void image_unuse(struct image *image, struct service *service)
+{
+	if (--image->users > 0 || image->state != IMAGE_READY)
+		return;
+	image->deadline = thaw_boottime() + (uint64_t)service->options->linger;
+	service_wake_at(service, image->deadline);
+}
+
+/* -- the end -- */
+
+/* In the child. Nobody's view is over it; whoever looks around in it may go on doing so. */
+static int run_end(struct job *job, int socket)
+{
+	struct job_message done = { .kind = JOB_DONE };
+	const char *directory = job->image->directory;
+
+	/* EINVAL: no mount (any more). */
+	if (umount2(directory, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL &&
+	    errno != ENOENT)
+		done.result = thaw_io(&done.err, -errno, "cannot be unmounted");
+	if (done.result == 0)
+		(void)rmdir(directory); /* made anew when it is needed */
+	return job_send(socket, &done, -1) < 0;
+}
+
+static void end_message(struct job *job, const struct job_message *message, int *fd)
+{
+	if (message->result < 0)
+		service_log(job->service, LOG_ERR, "image-stays", "image", job->image->name,
+			    "identity", job->image->key, "why", message->err.text, NULL);
+}
+
+static void end_ended(struct job *job)
+{
+	struct image *image = job->image;
+
+	service_log(job->service, LOG_INFO, "image-unmounted", "image", image->name, "identity",
+		    image->key, NULL);
+	image->gone = true; /* found again in the mount table, should it be there still */
+	wake_for_image(job->service, image);
+}
+
+static void image_end(struct image *image, struct service *service)
+{
+	struct job *job = job_new(service, "unmount image", NULL);
+
+	image->deadline = 0;
+	if (job) {
+		job->image = image;
+		job->message = end_message;
+		job->end = end_ended;
+	}
+	if (!job || job_start(service, job, run_end, NULL, 0) < 0) {
+		free(job);
+		image->deadline = thaw_boottime() + 1; /* later, then */
+		service_wake_at(service, image->deadline);
+		return;
+	}
+	image->state = IMAGE_ENDING;
+}
+
+void images_expire(struct service *service, uint64_t now)
+{
+	for (struct image *image = service->images; image; image = image->next) {
+		if (image->gone || image->state != IMAGE_READY || image->users > 0 ||
+		    image->deadline == 0)
+			continue;
+		if (image->deadline <= now || (service->draining && service->view_count == 0))
+			image_end(image, service);
+		else
+			service_wake_at(service, image->deadline);
+	}
+}
+
+json_t *image_to_json(const struct image *image)
+{
+	static const char *const states[] = { "starting", "ready", "ending" };
+	char hex[THAW_DIGEST_HEX];
+	json_t *object;
+
+	thaw_digest_hex(image->identity, hex);
+	object = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I}", "image", image->name, "identity", hex,
+			   "directory", image->directory, "state", states[image->state], "uid",
+			   (json_int_t)image->uid, "views", (json_int_t)image->users);
+	if (object && image->keeper > 0)
+		(void)json_object_set_new(object, "keeper", json_integer(image->keeper));
+	return object;
+}

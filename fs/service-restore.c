@@ -1,0 +1,481 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What an earlier service left. The mount table says what is there, the catalogue
+ * why; what the catalogue has lost is told by the links below sessions/. An
+ * image that answers, or does not say whether it would, is taken to be alive; one that is
+ * dead is detached, with the views over it.
+ */
+#include "service-internal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "mountinfo.h"
+#include "overlay.h"
+#include "scratch.h"
+#include "thaw/mount.h"
+#include "util/cleanup.h"
+
+#define ANSWER_TIMEOUT_MS 2000
+
+/* Is there anybody to answer? Asked by a child, since a hung one would hold us up. */
+static bool is_dead(const char *directory)
+{
+	int status = 0, fd;
+	pid_t pid = fork();
+	struct pollfd ended;
+
+	if (pid < 0)
+		return false;
+	if (pid == 0) {
+		struct stat st;
+		/* A new look-up each time: what the kernel remembers says nothing. */
+		int r = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+		if (r >= 0)
+			r = fstatat(r, ".thaw-is-there-anybody", &st, 0) < 0 && errno != ENOENT ? -1 : 0;
+		_exit(r < 0 && (errno == ENOTCONN || errno == ECONNABORTED || errno == ECONNREFUSED));
+	}
+	fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	ended = (struct pollfd){ .fd = fd, .events = POLLIN };
+	if (fd >= 0 && poll(&ended, 1, ANSWER_TIMEOUT_MS) == 0)
+		(void)kill(pid, SIGKILL); /* hangs: may be alive; the loop reaps it, or nobody can */
+	else
+		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+			;
+	(void)safe_close(fd);
+	return WIFEXITED(status) && WEXITSTATUS(status) == 1;
+}
+
+static bool starts_with(const char *path, const char *directory)
+{
+	size_t len = strlen(directory);
+
+	return strncmp(path, directory, len) == 0 && path[len] == '/';
+}
+
+/* -- images -- */
+
+/* DIGEST or DIGEST-UID */
+static bool parse_key(const char *key, uint8_t identity[THAW_DIGEST_SIZE], uid_t *ret_uid)
+{
+	char hex[THAW_DIGEST_HEX];
+	char *end = NULL;
+
+	if (strlen(key) < THAW_DIGEST_HEX - 1)
+		return false;
+	memcpy(hex, key, THAW_DIGEST_HEX - 1);
+	hex[THAW_DIGEST_HEX - 1] = '\0';
+	key += THAW_DIGEST_HEX - 1;
+	*ret_uid = 0;
+	if (*key == '-')
+		*ret_uid = (uid_t)strtoul(key + 1, &end, 10);
+	return thaw_digest_from_hex(hex, identity) && (*key == '\0' || (end && *end == '\0'));
+}
+
+static void detach_entry(struct service *service, const struct thaw_mount_entry *entry)
+{
+	struct thaw_error err = { 0 };
+
+	if (thaw_overlay_detach(entry, &err) < 0)
+		service_log(service, LOG_ERR, "not-detached", "directory", entry->path, "why",
+			    err.text, NULL);
+	else
+		service_log(service, LOG_NOTICE, "detached", "directory", entry->path, "why",
+			    "nobody serves it", NULL);
+}
+
+static bool lies_over(const struct thaw_mount_entry *view, const char *directory)
+{
+	for (const char *p = view->lower; *p; p = thaw_mountinfo_next_lower(p))
+		if (strcmp(p, directory) == 0)
+			return true;
+	return false;
+}
+
+/* The image, and what lies over it. Marked, so that no view is taken from it. */
+static void detach_dead(struct service *service, struct thaw_mount_table *table, size_t number)
+{
+	const char *directory = table->entries[number].path;
+
+	for (size_t i = 0; i < table->count; i++) {
+		struct thaw_mount_entry *entry = &table->entries[i];
+
+		if (entry->kind != THAW_MOUNT_VIEW || !lies_over(entry, directory))
+			continue;
+		detach_entry(service, entry);
+		entry->kind = THAW_MOUNT_OTHER;
+	}
+	detach_entry(service, &table->entries[number]);
+	(void)rmdir(directory);
+	table->entries[number].kind = THAW_MOUNT_OTHER;
+}
+
+static void restore_images(struct service *service, struct thaw_mount_table *table)
+{
+	for (size_t i = 0; i < table->count; i++) {
+		struct thaw_mount_entry *entry = &table->entries[i];
+		uint8_t identity[THAW_DIGEST_SIZE];
+		struct image *image;
+		uid_t uid;
+
+		if (entry->kind != THAW_MOUNT_IMAGE ||
+		    !starts_with(entry->path, service->images_directory) ||
+		    !parse_key(strrchr(entry->path, '/') + 1, identity, &uid))
+			continue;
+		if (is_dead(entry->path)) {
+			detach_dead(service, table, i);
+			continue;
+		}
+		image = image_find(service, identity, uid);
+		if (!image)
+			image = image_new(service, identity, uid, "?");
+		if (image && image->state != IMAGE_READY)
+			image_ready(image, service, image_keeper(image, service));
+	}
+}
+
+/* -- views -- */
+
+static const struct thaw_mount_entry *find_view(const struct service *service,
+						const struct thaw_mount_table *table,
+						const char *directory)
+{
+	enum thaw_mount_kind kind = service->root ? THAW_MOUNT_VIEW : THAW_MOUNT_IMAGE;
+
+	for (size_t i = table->count; i-- > 0;) /* topmost first */
+		if (table->entries[i].kind == kind && strcmp(table->entries[i].path, directory) == 0)
+			return &table->entries[i];
+	return NULL;
+}
+
+/* Which images lie below it: the table has them from the top, leases from below. */
+static void use_images(struct view *view, const struct thaw_mount_entry *entry)
+{
+	struct service *service = view->service;
+
+	for (unsigned i = 0; i < view->lease.image_count; i++) {
+		const struct thaw_lease_image *part = &view->lease.images[i];
+		struct image *image =
+			image_find(service, part->identity, view->lease.writable ? view->lease.uid : 0);
+
+		if (!image || !lies_over(entry, image->directory))
+			continue;
+		view->images[i] = image;
+		image->users++;
+		image->deadline = 0;
+		if (strcmp(image->name, "?") == 0) {
+			char *name = strdup(part->name);
+
+			if (name) {
+				free(image->name);
+				image->name = name;
+			}
+		}
+	}
+}
+
+static void begin_lease(struct view *view)
+{
+	struct service *service = view->service;
+	struct thaw_lease *lease = &view->lease;
+	uint64_t start = 0;
+
+	if (lease->kind == THAW_LEASE_CONNECTION) {
+		/* With the service its connections were lost: they have their grace. */
+		lease->deadline = thaw_boottime() + (uint64_t)service->options->grace;
+	} else if (lease->kind == THAW_LEASE_PROCESS) {
+		int fd = (int)syscall(SYS_pidfd_open, lease->pid, 0);
+
+		/* Its number may be another's by now. */
+		if (fd >= 0 && (thaw_process_start(lease->pid, &start) < 0 || start != lease->pid_start))
+			fd = safe_close(fd);
+		if (fd < 0 || view_follow_process(view, fd, NULL) < 0)
+			lease->deadline = thaw_boottime();
+	}
+	if (lease->deadline)
+		service_wake_at(service, lease->deadline);
+}
+
+static void take_view(struct service *service, struct thaw_lease *lease,
+		      const struct thaw_mount_entry *entry)
+{
+	struct view *view = view_new(service, lease);
+
+	if (!view)
+		return;
+	(void)snprintf(view->device, sizeof(view->device), "%s", entry->device);
+	use_images(view, entry);
+	if (view->lease.scratch &&
+	    !starts_with(view->lease.scratch, service->memory_directory) &&
+	    thaw_scratch_adopt(view->lease.scratch, NULL, &view->scratch_lock) < 0)
+		view_log(view, LOG_WARNING, "scratch-not-locked", NULL);
+	view_opened(view);
+	begin_lease(view);
+	if (view_put_record(view, NULL) < 0)
+		view_log(view, LOG_ERR, "lease-not-recorded", NULL);
+	service->metrics.views_restored++;
+	view_log(view, LOG_INFO, "restored", NULL);
+}
+
+/* A record without a mount: what was only for it goes too. */
+static void drop_lease(struct service *service, struct thaw_lease *lease)
+{
+	if (lease->scratch && starts_with(lease->scratch, service->memory_directory)) {
+		(void)umount2(lease->scratch, MNT_DETACH | UMOUNT_NOFOLLOW);
+		(void)rmdir(lease->scratch);
+	} else if (lease->scratch && starts_with(lease->scratch, service->scratch_directory)) {
+		(void)!thaw_scratch_remove(lease->scratch);
+	}
+	service_log(service, LOG_NOTICE, "lease-dropped", "session", lease->session, "directory",
+		    lease->directory, "why", "its view is gone", NULL);
+	if (lease->made) {
+		struct job job = { 0 };
+
+		if (job_become(&job, lease->uid, lease->gid, NULL, 0) == 0)
+			(void)rmdir(lease->directory);
+		job_unbecome(&job);
+	}
+}
+
+struct restoring {
+	struct service *service;
+	struct thaw_mount_table table;
+};
+
+static int restore_lease(void *userdata, const char *id, json_t *record)
+{
+	struct restoring *restoring = userdata;
+	struct service *service = restoring->service;
+	const struct thaw_mount_entry *entry;
+	struct thaw_lease lease;
+
+	if (thaw_lease_from_record(record, &lease) < 0) {
+		service_log(service, LOG_WARNING, "record-dropped", "id", id, NULL);
+		(void)!thaw_catalogue_remove_lease(service->catalogue, id, NULL);
+		return 0;
+	}
+	entry = find_view(service, &restoring->table, lease.directory);
+	if (entry && !view_at(service, lease.directory) &&
+	    (service->root || !is_dead(lease.directory))) {
+		take_view(service, &lease, entry);
+	} else {
+		if (entry && !service->root)
+			(void)!thaw_umount(lease.directory, true, NULL);
+		drop_lease(service, &lease);
+		(void)!thaw_catalogue_remove_lease(service->catalogue, id, NULL);
+	}
+	thaw_lease_deinit(&lease);
+	return 0;
+}
+
+/* -- links: below sessions/, for what the catalogue has lost -- */
+
+static void take_unknown(struct service *service, const struct thaw_mount_entry *entry,
+			 const char *session, const struct stat *owner)
+{
+	struct thaw_lease lease = {
+		.session = strdup(session),
+		.directory = strdup(entry->path),
+		.uid = owner ? owner->st_uid : 0,
+		.gid = owner ? owner->st_gid : 0,
+		.kind = THAW_LEASE_TTL, /* until closed: nobody says better */
+	};
+	unsigned count = 0;
+
+	/* From below: the table has them from the top. */
+	for (const char *p = entry->lower; *p; p = thaw_mountinfo_next_lower(p))
+		count += starts_with(p, service->images_directory);
+	for (const char *p = entry->lower; *p && count <= THAW_LAYERS_MAX + 1;
+	     p = thaw_mountinfo_next_lower(p)) {
+		uid_t uid;
+
+		if (!starts_with(p, service->images_directory) || count == 0)
+			continue;
+		count--;
+		if (parse_key(strrchr(p, '/') + 1, lease.images[count].identity, &uid)) {
+			lease.images[count].name = strdup("?");
+			lease.writable = lease.writable || uid != 0;
+			lease.image_count++;
+		}
+	}
+	if (!lease.session || !lease.directory || lease.image_count == 0 ||
+	    thaw_lease_id(lease.session, lease.directory, lease.id) < 0) {
+		thaw_lease_deinit(&lease);
+		return;
+	}
+	take_view(service, &lease, entry);
+	thaw_lease_deinit(&lease);
+}
+
+static void look_at_link(struct restoring *restoring, const char *session, const char *path)
+{
+	struct service *service = restoring->service;
+	const struct thaw_mount_entry *entry;
+	char target[4096];
+	struct stat st;
+	ssize_t n = readlink(path, target, sizeof(target) - 1);
+	struct view *view;
+
+	if (n <= 0 || lstat(path, &st) < 0)
+		return;
+	target[n] = '\0';
+	view = view_at(service, target);
+	if (view && view->link && strcmp(view->link, path) == 0)
+		return;
+	entry = view ? NULL : find_view(service, &restoring->table, target);
+	(void)unlink(path); /* made anew by whoever takes the view */
+	if (entry && service->root && thaw_session_name_valid(session))
+		take_unknown(service, entry, session, &st);
+}
+
+static void look_at_session(struct restoring *restoring, const char *session)
+{
+	_cleanup_(freep) char *path = NULL;
+	const struct dirent *entry;
+	DIR *directory;
+
+	if (asprintf(&path, "%s/%s", restoring->service->sessions_directory, session) < 0) {
+		path = NULL;
+		return;
+	}
+	directory = opendir(path);
+	while (directory && (entry = readdir(directory)) != NULL) {
+		_cleanup_(freep) char *link = NULL;
+
+		if (entry->d_name[0] == '.' && (entry->d_name[1] == '\0' ||
+						strcmp(entry->d_name, "..") == 0))
+			continue;
+		if (asprintf(&link, "%s/%s", path, entry->d_name) < 0)
+			link = NULL;
+		else
+			look_at_link(restoring, session, link);
+	}
+	if (directory)
+		(void)closedir(directory);
+	(void)rmdir(path); /* when it is empty */
+}
+
+static void restore_links(struct restoring *restoring)
+{
+	DIR *directory = opendir(restoring->service->sessions_directory);
+	const struct dirent *entry;
+
+	while (directory && (entry = readdir(directory)) != NULL)
+		if (entry->d_name[0] != '.')
+			look_at_session(restoring, entry->d_name);
+	if (directory)
+		(void)closedir(directory);
+}
+
+/* Views over our images that neither record nor link tells of: taken to be in use. */
+static void restore_unknown(struct restoring *restoring)
+{
+	struct service *service = restoring->service;
+
+	for (size_t i = 0; i < restoring->table.count; i++) {
+		const struct thaw_mount_entry *entry = &restoring->table.entries[i];
+		bool ours = false;
+
+		if (entry->kind != THAW_MOUNT_VIEW)
+			continue;
+		for (const char *p = entry->lower; *p; p = thaw_mountinfo_next_lower(p))
+			ours = ours || starts_with(p, service->images_directory);
+		if (ours && !view_at(service, entry->path))
+			take_unknown(service, entry, "recovered", NULL);
+	}
+}
+
+/* Scratch layers in memory whose views are gone. */
+static void clear_memory(struct restoring *restoring)
+{
+	struct service *service = restoring->service;
+	DIR *directory = opendir(service->memory_directory);
+	const struct dirent *entry;
+
+	while (directory && (entry = readdir(directory)) != NULL) {
+		char path[4096];
+		bool used = false;
+
+		if (entry->d_name[0] == '.')
+			continue;
+		(void)snprintf(path, sizeof(path), "%s/%s", service->memory_directory, entry->d_name);
+		for (const struct view *view = service->views; view; view = view->next)
+			used = used || (view->lease.scratch && strcmp(view->lease.scratch, path) == 0);
+		if (used)
+			continue;
+		(void)umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
+		(void)rmdir(path);
+	}
+	if (directory)
+		(void)closedir(directory);
+}
+
+int service_restore(struct service *service, struct thaw_error *err)
+{
+	struct restoring restoring = { .service = service };
+	unsigned dropped = 0;
+	char number[16];
+	int r;
+
+	r = thaw_mount_table_read(&restoring.table, err);
+	if (r < 0)
+		return r;
+	restore_images(service, &restoring.table);
+	r = thaw_catalogue_each_lease(service->catalogue, restore_lease, &restoring, err, &dropped);
+	if (r == 0 && dropped > 0) {
+		(void)snprintf(number, sizeof(number), "%u", dropped);
+		service_log(service, LOG_WARNING, "records-damaged", "count", number, NULL);
+	}
+	if (r == 0) {
+		restore_links(&restoring);
+		if (service->root)
+			restore_unknown(&restoring);
+		clear_memory(&restoring);
+		(void)thaw_scratch_sweep(service->scratch_directory);
+	}
+	thaw_mount_table_deinit(&restoring.table);
+	return r;
+}
+
+/* -- later: mounts that others take away -- */
+
+static bool still_there(const struct view *view, const struct thaw_mount_table *table)
+{
+	for (size_t i = 0; i < table->count; i++)
+		if (strcmp(table->entries[i].device, view->device) == 0 &&
+		    strcmp(table->entries[i].path, view->lease.directory) == 0)
+			return true;
+	return false;
+}
+
+void service_look_at_mounts(struct service *service)
+{
+	struct thaw_mount_table table = { 0 };
+	struct thaw_error err = { 0 };
+
+	if (thaw_mount_table_read(&table, &err) < 0) {
+		service_log(service, LOG_ERR, "mount-table", "why", err.text, NULL);
+		return;
+	}
+	for (struct view *view = service->views; view; view = view->next) {
+		if (view->gone || view->state != VIEW_OPEN || still_there(view, &table))
+			continue;
+		service->metrics.views_lost++;
+		event_send(service, "lost", view);
+		view_end(view, "somebody else has unmounted it");
+	}
+	thaw_mount_table_deinit(&table);
+}

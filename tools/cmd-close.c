@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* thaw close: end a session's views. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "node.h"
+#include "util/cleanup.h"
+
+#ifdef THAW_WITH_FUSE
+static int close_views(const char *socket, const char *session, const char *directory,
+		       bool force, bool json)
+{
+	_cleanup_(thaw_client_freep) struct thaw_client *client = NULL;
+	_cleanup_(freep) char *path = NULL;
+	json_t *parameters, *answer;
+	int r = node_check_text(session, session);
+
+	if (r == THAW_EXIT_OK && directory)
+		r = node_directory(directory, &path);
+	if (r == THAW_EXIT_OK)
+		r = node_connect(socket, &client);
+	if (r != THAW_EXIT_OK)
+		return r;
+	parameters = json_pack("{s:s, s:b}", "session", session, "force", force);
+	if (path)
+		(void)json_object_set_new(parameters, "directory", json_string(path));
+	r = node_call(client, session, "Close", parameters, NULL, 0, &answer);
+	if (r != THAW_EXIT_OK)
+		return r;
+	if (json)
+		return tool_json_print(answer);
+	json_decref(answer);
+	return THAW_EXIT_OK;
+}
+#else
+static int close_views(const char *socket, const char *session, const char *directory,
+		       bool force, bool json)
+{
+	return tool_fail_text(THAW_EXIT_IO, session, "this thaw was built without FUSE");
+}
+#endif
+
+static int run(int argc, char **argv)
+{
+	enum { OPT_SOCKET = TOOL_BAD_OPTION + 1, OPT_JSON };
+	static const struct option options[] = {
+		{ "force", no_argument, NULL, 'f' },
+		{ "socket", required_argument, NULL, OPT_SOCKET },
+		{ "json", no_argument, NULL, OPT_JSON },
+		{ "help", no_argument, NULL, TOOL_HELP },
+		{ 0 },
+	};
+	const char *socket = NULL;
+	bool force = false, json = false;
+	int c;
+
+	while ((c = tool_getopt(&tool_close, argc, argv, ":f", options)) != -1) {
+		switch (c) {
+		case 'f':
+			force = true;
+			break;
+		case OPT_SOCKET:
+			socket = optarg;
+			break;
+		case OPT_JSON:
+			json = true;
+			break;
+		default:
+			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
+		}
+	}
+	if (argc - optind < 1 || argc - optind > 2)
+		return tool_usage("close", "a session is needed, and perhaps a directory");
+	return close_views(socket, argv[optind], argv[optind + 1], force, json);
+}
+
+const struct tool_command tool_close = {
+	.name = "close",
+	.run = run,
+	.summary = "end the views of a session",
+	.help = "Usage: thaw close [OPTION...] SESSION [DIR]\n"
+		"\n"
+		"Ends the view that SESSION has at DIR, or all of its views. A view that is in\n"
+		"use stays, and that is an error.\n"
+		"\n"
+		"  -f, --force        also when in use: it vanishes at once, and those who use\n"
+		"                     it keep what they have open\n"
+		"      --socket=PATH  of the node service\n"
+		"      --json         print JSON\n"
+		"      --help         show this help\n",
+};

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* thaw gc: remove what nobody uses. */
+#include <string.h>
+
+#include "node.h"
+#include "util/cleanup.h"
+
+#ifdef THAW_WITH_FUSE
+#include "thaw/gc.h"
+
+static int print_report(json_t *report, bool dry, bool json)
+{
+	const char *verb = dry ? "would be removed" : "removed";
+	const json_t *removed = json_object_get(report, "removed");
+	char size[TOOL_SIZE_TEXT];
+	json_t *entry;
+	size_t i;
+
+	if (json)
+		return tool_json_print(report);
+	json_array_foreach((json_t *)removed, i, entry) {
+		const char *path = node_text(entry, "path");
+
+		printf("%-9s %10s  ", node_text(entry, "kind"),
+		       tool_size_text((uint64_t)node_number(entry, "bytes"), size));
+		tool_print_escaped(stdout, path, strlen(path));
+		printf("\n");
+	}
+	printf("%zu %s, %s\n", json_array_size(removed), verb,
+	       tool_size_text((uint64_t)node_number(report, "bytes"), size));
+	json_decref(report);
+	return THAW_EXIT_OK;
+}
+
+/* Without a service nobody else knows of our directories: what is in use, mounts tell. */
+static int collect_here(bool dry, unsigned days, bool json)
+{
+	struct thaw_gc_options options = { .dry_run = dry, .days = days };
+	struct thaw_error err = { 0 };
+	json_t *report = json_object();
+
+	if (thaw_gc(&options, &err, report) < 0) {
+		json_decref(report);
+		return tool_fail("gc", &err);
+	}
+	return print_report(report, dry, json);
+}
+
+static int collect(const char *socket, bool dry, unsigned days, bool json)
+{
+	_cleanup_(thaw_client_freep) struct thaw_client *client = NULL;
+	struct thaw_error err = { 0 };
+	json_t *report;
+	int r = thaw_client_connect(socket, &err, &client);
+
+	if (r == THAW_NOT_FOUND && !socket)
+		return collect_here(dry, days, json);
+	if (r != 0)
+		return tool_fail("gc", &err);
+	r = thaw_client_call(client, "Gc", json_pack("{s:b, s:i}", "dry_run", dry, "days", (int)days),
+			     NULL, 0, &err, &report);
+	/* Root's service is not ours to tidy up after; our own directories are. */
+	if (r < 0 && !socket && thaw_client_error(client) &&
+	    strcmp(thaw_client_error(client), "Denied") == 0)
+		return collect_here(dry, days, json);
+	return r < 0 ? tool_fail("gc", &err) : print_report(report, dry, json);
+}
+#else
+#define THAW_GC_DAYS 30
+static int collect(const char *socket, bool dry, unsigned days, bool json)
+{
+	return tool_fail_text(THAW_EXIT_IO, "gc", "this thaw was built without FUSE");
+}
+#endif
+
+static int run(int argc, char **argv)
+{
+	enum { OPT_SOCKET = TOOL_BAD_OPTION + 1, OPT_JSON, OPT_DRY, OPT_DAYS };
+	static const struct option options[] = {
+		{ "dry-run", no_argument, NULL, OPT_DRY },
+		{ "days", required_argument, NULL, OPT_DAYS },
+		{ "socket", required_argument, NULL, OPT_SOCKET },
+		{ "json", no_argument, NULL, OPT_JSON },
+		{ "help", no_argument, NULL, TOOL_HELP },
+		{ 0 },
+	};
+	const char *socket = NULL;
+	bool dry = false, json = false;
+	uint64_t days = THAW_GC_DAYS;
+	int c;
+
+	while ((c = tool_getopt(&tool_gc, argc, argv, ":", options)) != -1) {
+		switch (c) {
+		case OPT_DRY:
+			dry = true;
+			break;
+		case OPT_DAYS:
+			if (!tool_parse_number(optarg, 0, 36500, &days))
+				return tool_usage("gc", "'%s' is no number of days (0 to 36500)", optarg);
+			break;
+		case OPT_SOCKET:
+			socket = optarg;
+			break;
+		case OPT_JSON:
+			json = true;
+			break;
+		default:
+			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
+		}
+	}
+	if (argc != optind)
+		return tool_usage("gc", "no argument is taken");
+	return collect(socket, dry, (unsigned)days, json);
+}
+
+const struct tool_command tool_gc = {
+	.name = "gc",
+	.run = run,
+	.summary = "remove from this node what nobody uses",
+	.help = "Usage: thaw gc [OPTION...]\n"
+		"\n"
+		"Removes from the state directory what no view uses and was not used for some\n"
+		"days: rendered layers, extracted trees, images that thaw open has packed; and\n"
+		"scratch layers that were left behind.\n"
+		"\n"
+		"  --dry-run      only say what would be removed\n"
+		"  --days=N       what was used within the last N days stays (30)\n"
+		"  --socket=PATH  of the node service\n"
+		"  --json         print JSON\n"
+		"  --help         show this help\n",
+};

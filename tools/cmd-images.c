@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* thaw images: what is mounted on this node. */
+#include <string.h>
+
+#include "node.h"
+#include "util/cleanup.h"
+
+#ifdef THAW_WITH_FUSE
+static void print_images(const json_t *images)
+{
+	json_t *image;
+	size_t i;
+
+	printf("%-16s %-9s %5s %7s  %s\n", "IDENTITY", "STATE", "VIEWS", "KEEPER", "IMAGE");
+	json_array_foreach((json_t *)images, i, image) {
+		const char *name = node_text(image, "image");
+		int64_t keeper = node_number(image, "keeper");
+		char pid[24] = "-";
+
+		if (keeper > 0)
+			(void)snprintf(pid, sizeof(pid), "%lld", (long long)keeper);
+		printf("%-16.16s %-9s %5lld %7s  ", node_text(image, "identity"),
+		       node_text(image, "state"), (long long)node_number(image, "views"), pid);
+		tool_print_escaped(stdout, name, strlen(name));
+		printf("\n");
+		if (json_object_get(image, "trouble")) {
+			const char *trouble = node_text(image, "trouble");
+
+			printf("%-16s ", "");
+			tool_print_escaped(stdout, trouble, strlen(trouble));
+			printf("\n");
+		}
+	}
+}
+
+static int show_images(const char *socket, bool json)
+{
+	_cleanup_(thaw_client_freep) struct thaw_client *client = NULL;
+	json_t *answer;
+	int r = node_connect(socket, &client);
+
+	if (r == THAW_EXIT_OK)
+		r = node_call(client, "images", "Images", NULL, NULL, 0, &answer);
+	if (r != THAW_EXIT_OK)
+		return r;
+	if (json)
+		return tool_json_print(answer);
+	print_images(json_object_get(answer, "images"));
+	json_decref(answer);
+	return THAW_EXIT_OK;
+}
+#else
+static int show_images(const char *socket, bool json)
+{
+	return tool_fail_text(THAW_EXIT_IO, "images", "this thaw was built without FUSE");
+}
+#endif
+
+static int run(int argc, char **argv)
+{
+	enum { OPT_SOCKET = TOOL_BAD_OPTION + 1, OPT_JSON };
+	static const struct option options[] = {
+		{ "socket", required_argument, NULL, OPT_SOCKET },
+		{ "json", no_argument, NULL, OPT_JSON },
+		{ "help", no_argument, NULL, TOOL_HELP },
+		{ 0 },
+	};
+	const char *socket = NULL;
+	bool json = false;
+	int c;
+
+	while ((c = tool_getopt(&tool_images, argc, argv, ":", options)) != -1) {
+		switch (c) {
+		case OPT_SOCKET:
+			socket = optarg;
+			break;
+		case OPT_JSON:
+			json = true;
+			break;
+		default:
+			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
+		}
+	}
+	if (argc != optind)
+		return tool_usage("images", "no argument is taken");
+	return show_images(socket, json);
+}
+
+const struct tool_command tool_images = {
+	.name = "images",
+	.run = run,
+	.summary = "list the images that the node service has mounted",
+	.help = "Usage: thaw images [OPTION...]\n"
+		"\n"
+		"Lists the images that the node service has mounted, with the number of views\n"
+		"over each. An image stays mounted for some seconds after its last view.\n"
+		"\n"
+		"  --socket=PATH  of the node service\n"
+		"  --json         print JSON\n"
+		"  --help         show this help\n",
+};

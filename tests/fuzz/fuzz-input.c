@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "pack-internal.h"
@@ -41,7 +42,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 			if (input->next(input, &err, &block, &len) < 0 || len != 0)
 				abort();
-			if (input->consumed != size)
+			/* Of a zip, the members are read, and not what is around them. */
+			if (strncmp(input->kind, "tar", 3) == 0 && input->consumed != size)
 				abort();
 		}
 		thaw_input_free(input);

@@ -17,6 +17,7 @@ import lzma
 import struct
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 SKIPPABLE = 0x184D2A57
@@ -231,6 +232,99 @@ def inputs():
     yield "zip", b"PK\x03\x04" + b"\0" * 26
 
 
+class Pipe:
+    """What cannot seek: sizes and checksums then follow the data."""
+
+    def __init__(self, out):
+        self.write, self.flush = out.write, out.flush
+
+
+def zip_archive(members, compression=zipfile.ZIP_DEFLATED, prefix=b"", pipe=False):
+    out = io.BytesIO(prefix)
+    out.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(Pipe(out) if pipe else out, "a" if prefix else "w") as archive:
+        for name, data, mode in members:
+            info = zipfile.ZipInfo(name)
+            info.external_attr = mode << 16
+            info.compress_type = compression if data else zipfile.ZIP_STORED
+            archive.writestr(info, data)
+    return out.getvalue()
+
+
+RECORD = b"""a/__init__.py,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0
+a-1.data/scripts/run,,
+a-1.dist-info/WHEEL,,
+a-1.dist-info/METADATA,,
+"a-1.dist-info/entry_points.txt",,39
+a-1.dist-info/RECORD,,
+"""
+ENTRY_POINTS = b"[console_scripts]\n# comment\na = a:main\n"
+
+
+def wheel():
+    return [
+        ("a/__init__.py", b"", 0o100644),
+        ("a-1.data/scripts/run", b"#!python\nprint()\n", 0o100755),
+        ("a-1.dist-info/WHEEL", b"Wheel-Version: 1.0\n", 0o100644),
+        ("a-1.dist-info/METADATA", b"Name: a\nRequires-Python: >=3.8\n\ntext\n", 0o100644),
+        ("a-1.dist-info/entry_points.txt", ENTRY_POINTS, 0o100644),
+        ("a-1.dist-info/RECORD", RECORD, 0o100644),
+    ]
+
+
+PEX_INFO = (b'{"entry_point": "app:main", "interpreter_constraints": ["CPython<3.13,>=3.9"],'
+            b' "inject_args": ["-v"], "inject_env": {"A": "b"}, "inject_python_args": ["-B"],'
+            b' "distributions": {"a-1-py3-none-any.whl": "0"}}')
+
+
+def pex():
+    installed = [(name, data, mode) for name, data, mode in wheel() if ".data/" not in name]
+    rows = b"".join(line for line in RECORD.splitlines(True) if b".data/" not in line)
+    deps = ".deps/a-1-py3-none-any.whl/"
+    return [(".bootstrap/", b"", 0o040755), ("PEX-INFO", PEX_INFO, 0o100644),
+            ("__main__.py", b"#!/usr/bin/env python3.11\n", 0o100755),
+            ("app.py", b"def main(): pass\n", 0o100644),
+            (deps + ".layout.json", b"{}", 0o100644),
+            (deps + ".prefix/bin/run", b"#!python\n", 0o100755),
+            *((deps + name, rows if name.endswith("RECORD") else data, mode)
+              for name, data, mode in installed)]
+
+
+def zips():
+    plain = [("d/", b"", 0o040755), ("d/f", b"text " * 40, 0o100644), ("l", b"d/f", 0o120777)]
+    yield "plain", b"\2" + zip_archive(plain)
+    yield "stored", b"\2" + zip_archive(plain, zipfile.ZIP_STORED)
+    yield "prefixed", b"\2" + zip_archive(plain, prefix=b"#!/bin/sh\n")
+    yield "descriptors", b"\2" + zip_archive(plain[1:], pipe=True)
+    yield "empty", b"\2" + zip_archive([])
+    yield "wheel", b"\1" + zip_archive(wheel())
+    yield "wheel-stored", b"\1" + zip_archive(wheel(), zipfile.ZIP_STORED)
+    yield "pex", b"\0" + zip_archive(pex(), prefix=b"#!/usr/bin/env python3.11\n")
+    yield "pex-stored", b"\0" + zip_archive(pex(), zipfile.ZIP_STORED)
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        members = [member for member in pex() if not member[0].startswith(".deps/")]
+        members.append((".deps/a-1-py3-none-any.whl", zip_archive(wheel()), 0o100644))
+        yield f"pex-wheels-{compression}", b"\0" + zip_archive(members, compression)
+
+
+def wheel_texts():
+    yield "record", b"\0" + RECORD
+    yield "record-quotes", b'\0"a ""b"",c",sha512=abc,7\r\n\r\n'
+    yield "scripts", b"\1" + ENTRY_POINTS + b"[gui_scripts]\nb=a.b:C.d [x]\n[other]\nc=1\n"
+    yield "pex-info", b"\2" + PEX_INFO
+    yield "pex-script", b'\2{"script": "a b", "pex_path": null}'
+    yield "pex-module", b'\2{"entry_point": "a.b"}'
+    for number, name in enumerate((
+            b"a-1-py3-none-any.whl", b"a_b-1.0-2-cp311-abi3-manylinux_2_17_x86_64.whl",
+            b"a-1-cp39.cp310-cp39.cp310-linux_aarch64.musllinux_1_1_aarch64.whl",
+            b"a-1-py2.py3-none-any.whl")):
+        yield f"name-{number}", b"\3" + name
+    for number, text in enumerate((b"CPython>=3.9,<3.13", b"~=3.8, !=3.9.*", b"===3.11.2",
+                                   b"CPython-t==3.13.*", b"PyPy")):
+        yield f"constraint-{number}", b"\4" + text
+    yield "metadata", b"\5Metadata-Version: 2.1\nRequires-Python:  >=3.8 \n\nRequires-Python: 2\n"
+
+
 def mount_options():
     yield "fstab", b"ro,nosuid,nodev,auto,user,nofail,x-systemd.automount,_netdev,comment=a"
     yield "passed", b"allow_other,noexec,noatime,max_read=131072"
@@ -270,6 +364,8 @@ CORPORA = {
     "tar": lambda: ((name, b"\x02" + data) for name, data in tars()),
     "input": inputs,
     "warm": warm_sets,
+    "zip": zips,
+    "wheel": wheel_texts,
     "mount-options": mount_options,
 }
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "compile-internal.h"
+#include "thaw/relocation.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/growing.h"
@@ -67,6 +68,7 @@ static int read_magic(const struct subject *subject, const struct thaw_inode *di
 static int list_directory(const struct subject *subject, const struct thaw_inode *directory,
 			  struct sources *sources, struct thaw_error *err)
 {
+	struct thaw_relocated relocated;
 	struct thaw_inode child;
 	struct thaw_name name;
 
@@ -78,6 +80,9 @@ static int list_directory(const struct subject *subject, const struct thaw_inode
 		/* The interpreter reads names line by line: one with a newline cannot be said. */
 		if (child.type != THAW_REGULAR || !ends_with(name, ".py") ||
 		    memchr(name.text, '\n', name.len))
+			continue;
+		/* Another text in each view: its bytecode is hidden there. */
+		if (thaw_image_relocated_find(subject->image, child.ino, &relocated) == 0)
 			continue;
 		source.ino = child.ino;
 		r = read_magic(subject, directory, name, &child, err, &source.magic);
@@ -240,7 +245,11 @@ int thaw_compile(const char *image, const struct thaw_compile_options *options,
 		 struct thaw_gathered *gathered, struct thaw_error *err,
 		 struct thaw_compile_result *ret_result)
 {
-	const struct thaw_view_options view = { .image = image };
+	const struct thaw_view_options view = {
+		.image = image,
+		.mode = THAW_VIEW_PRIVATE,
+		.python = options->python,
+	};
 	struct thaw_compile_result result = { 0 };
 	struct sources sources = { 0 };
 	struct subject subject;

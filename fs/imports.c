@@ -308,7 +308,11 @@ static int read_results(int fd, struct thaw_error *err, json_t **ret_results)
 int thaw_check_imports(const char *image, const struct thaw_compile_options *options,
 		       thaw_import_fn *note, void *userdata, struct thaw_error *err)
 {
-	const struct thaw_view_options view = { .image = image };
+	const struct thaw_view_options view = {
+		.image = image,
+		.mode = THAW_VIEW_PRIVATE,
+		.python = options->python,
+	};
 	_cleanup_(closep) int results_fd = memfd_create("results", MFD_CLOEXEC);
 	json_t *names = NULL, *results = NULL;
 	struct subject subject;

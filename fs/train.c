@@ -50,6 +50,9 @@ static int make_scratch(struct thaw_error *err, char **ret_path)
 	(void)snprintf(sub, sizeof(sub), "%s/work", path);
 	if (mkdir(sub, 0755) < 0)
 		return thaw_io(err, -errno, "\"%.300s\" cannot be made", sub);
+	(void)snprintf(sub, sizeof(sub), "%s/state", path);
+	if (mkdir(sub, 0700) < 0)
+		return thaw_io(err, -errno, "\"%.300s\" cannot be made", sub);
 	*ret_path = steal_ptr(path);
 	return 0;
 }
@@ -73,6 +76,26 @@ static void remove_scratch(const char *path)
 		(void)fts_close(fts);
 }
 
+/*
+ * What is rendered for this view is of no use to another: the image gets a new
+ * identity from what is learned here. So it goes with the scratch layer.
+ */
+static int enter(const struct thaw_view_options *view, struct thaw_error *err, char **ret_path)
+{
+	const char *set = getenv("THAW_STATE_DIR");
+	_cleanup_(freep) char *old = set ? strdup(set) : NULL;
+	char state[1100];
+	int r;
+
+	(void)snprintf(state, sizeof(state), "%s/state", view->scratch); /* fits: see make_scratch() */
+	if ((set && !old) || setenv("THAW_STATE_DIR", state, 1) < 0)
+		return thaw_oom(err);
+	r = thaw_view_enter(view, err, ret_path);
+	if (old ? setenv("THAW_STATE_DIR", old, 1) < 0 : unsetenv("THAW_STATE_DIR") < 0)
+		return thaw_oom(err);
+	return r;
+}
+
 static void __attribute__((noreturn)) run_child(const struct thaw_view_options *view,
 						thaw_train_body *body, void *userdata, int report)
 {
@@ -85,7 +108,7 @@ static void __attribute__((noreturn)) run_child(const struct thaw_view_options *
 	for (size_t i = 0; i < sizeof(caught) / sizeof(caught[0]); i++)
 		if (signal(caught[i], SIG_DFL) == SIG_IGN)
 			(void)signal(caught[i], SIG_IGN); /* nohup: the command's too */
-	r = thaw_view_enter(view, &err, &path);
+	r = enter(view, &err, &path);
 	if (r == 0)
 		r = body(userdata, path, &err);
 	if (r >= 0)

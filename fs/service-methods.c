@@ -386,14 +386,18 @@ static void method_attach(struct connection *connection)
 static int run_warm(struct job *job, int socket)
 {
 	const struct view *view = job->view;
+	const char *warm = view->lease.warm;
 	struct thaw_error err = { 0 };
 	uint64_t pages = 0;
 	int r = 0;
 
+	/* "none" was about the beginning; now it is asked for. */
+	if (warm && strcmp(warm, "none") == 0)
+		warm = NULL;
 	for (unsigned i = 0; r == 0 && i < view->lease.image_count; i++)
 		r = thaw_rewarm(job->service->root ? view->images[i]->directory :
 						     view->lease.directory,
-				view->lease.warm, &err, &pages);
+				warm, &err, &pages);
 	return answer_json(socket, r, &err, json_pack("{s:I}", "pages", (json_int_t)pages));
 }
 

@@ -2,6 +2,7 @@
 /* Talking with the node service, for all commands that do. */
 #include "node.h"
 
+#ifdef THAW_WITH_FUSE
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -198,3 +199,4 @@ int node_resolve(const char *name, struct node_places *places)
 				   session ? "session" : "image");
 	return r;
 }
+#endif

@@ -11,15 +11,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "digest.h"
 #include "scratch.h"
+#include "thaw/binding.h"
 #include "thaw/directories.h"
 #include "thaw/extract.h"
+#include "thaw/reader.h"
 #include "util/cleanup.h"
 #include "util/write-all.h"
 
+#define KEY_HEX	   32u	      /* of a digest */
+#define BIND_CACHE (1u << 20) /* binding reads a few small files */
+
 struct place {
-	char *final, *new, *lock;	    /* see the header */
-	char marker[THAW_DIGEST_HEX + 128]; /* what "complete" has to say */
+	char *final, *new, *lock, *tree; /* see the header; tree: where it will be */
+	char *marker;			 /* what "complete" has to say */
 };
 
 static void place_deinit(struct place *place)
@@ -27,6 +33,8 @@ static void place_deinit(struct place *place)
 	free(place->final);
 	free(place->new);
 	free(place->lock);
+	free(place->tree);
+	free(place->marker);
 }
 
 static void boot_id(char *buf, size_t size)
@@ -40,11 +48,12 @@ static void boot_id(char *buf, size_t size)
 }
 
 static int place_init(struct place *place, const struct thaw_image *image,
-		      struct thaw_error *err)
+		      const char *interpreter, struct thaw_error *err)
 {
-	char identity[THAW_DIGEST_HEX], boot[64];
+	char identity[THAW_DIGEST_HEX], boot[64], key[THAW_DIGEST_HEX];
 	_cleanup_(freep) char *base = NULL;
-	int r;
+	uint8_t sum[THAW_DIGEST_SIZE];
+	int n, r;
 
 	*place = (struct place){ 0 };
 	r = thaw_state_directory("extracted", NULL, err, &base);
@@ -52,15 +61,25 @@ static int place_init(struct place *place, const struct thaw_image *image,
 		return r;
 	thaw_digest_hex(thaw_image_info(image)->identity, identity);
 	boot_id(boot, sizeof(boot));
-	(void)snprintf(place->marker, sizeof(place->marker), "thaw extracted 1\n%s\n%s\n",
-		       identity, boot); /* fits */
-	if (asprintf(&place->final, "%s/%.32s", base, identity) < 0)
+	n = asprintf(&place->marker, "thaw extracted 1\n%s\n%s\n%s\n", identity,
+		     interpreter ? interpreter : "", boot);
+	if (n < 0)
+		place->marker = NULL;
+	/* Without the boot: the same place in each. */
+	if (n < 0 || thaw_digest_once(place->marker, (size_t)n - strlen(boot), sum) < 0)
+		return thaw_oom(err);
+	thaw_digest_hex(sum, key);
+	key[KEY_HEX] = '\0';
+	if (asprintf(&place->final, "%s/%s", base, key) < 0)
 		place->final = NULL;
-	if (asprintf(&place->new, "%s/.%.32s.new", base, identity) < 0)
+	if (asprintf(&place->tree, "%s/%s/tree", base, key) < 0)
+		place->tree = NULL;
+	if (asprintf(&place->new, "%s/.%s.new", base, key) < 0)
 		place->new = NULL;
-	if (asprintf(&place->lock, "%s/.%.32s.lock", base, identity) < 0)
+	if (asprintf(&place->lock, "%s/.%s.lock", base, key) < 0)
 		place->lock = NULL;
-	return place->final && place->new && place->lock ? 0 : thaw_oom(err);
+	return place->final && place->tree && place->new && place->lock ? 0
+									: thaw_oom(err);
 }
 
 static int lock_place(const struct place *place, struct thaw_error *err, int *ret_lock)
@@ -87,10 +106,13 @@ static int is_complete(const struct place *place, struct thaw_error *err)
 	_cleanup_(closep) int directory =
 		open(place->final, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	_cleanup_(closep) int marker = -1;
-	char text[sizeof(place->marker) + 1];
+	size_t len = strlen(place->marker);
+	_cleanup_(freep) char *text = malloc(len + 1);
 	struct stat st;
 	ssize_t n;
 
+	if (!text)
+		return thaw_oom(err);
 	if (directory < 0 && errno == ENOENT)
 		return 0;
 	if (directory < 0 && errno != ELOOP && errno != ENOTDIR)
@@ -100,9 +122,8 @@ static int is_complete(const struct place *place, struct thaw_error *err)
 		return thaw_refused(err, "\"%.300s\": is not a directory of our own",
 				    place->final);
 	marker = openat(directory, "complete", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	n = marker < 0 ? 0 : read(marker, text, sizeof(text));
-	if (n != (ssize_t)strlen(place->marker) ||
-	    memcmp(text, place->marker, (size_t)n) != 0)
+	n = marker < 0 ? 0 : read(marker, text, len + 1);
+	if (n != (ssize_t)len || memcmp(text, place->marker, (size_t)n) != 0)
 		return 0;
 	(void)futimens(marker, NULL); /* who cleans up sees that it is used */
 	return 1;
@@ -121,10 +142,30 @@ static int write_marker(const struct place *place)
 	return fd < 0 ? -errno : write_all(fd, place->marker, strlen(place->marker));
 }
 
-static int make_tree(const struct place *place, const struct thaw_image *image,
-		     struct thaw_error *err)
+/* As for a view at the place where the tree will be. */
+static int write_tree(const struct place *place, const struct thaw_image *image,
+		      const char *interpreter, const char *tree, struct thaw_error *err)
 {
 	static const struct thaw_pass_options options = { 0 };
+	_cleanup_(thaw_reader_freep) struct thaw_reader *reader = NULL;
+	_cleanup_(closep) int directory = -1;
+	int r;
+
+	r = thaw_extract_at(image, tree, place->tree, &options, err);
+	if (r < 0 || !interpreter)
+		return r;
+	directory = open(tree, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (directory < 0)
+		return thaw_io(err, -errno, "\"%.300s\"", tree);
+	if (thaw_reader_new(image, BIND_CACHE, &reader) < 0)
+		return thaw_oom(err);
+	r = thaw_binding_render(image, reader, place->tree, interpreter, directory, err);
+	return r < 0 ? r : 0;
+}
+
+static int make_tree(const struct place *place, const struct thaw_image *image,
+		     const char *interpreter, struct thaw_error *err)
+{
 	_cleanup_(freep) char *tree = NULL;
 	int r;
 
@@ -139,7 +180,7 @@ static int make_tree(const struct place *place, const struct thaw_image *image,
 		r = -errno;
 	if (r < 0)
 		return thaw_io(err, r, "\"%.300s\"", place->new);
-	r = thaw_extract(image, tree, &options, err);
+	r = write_tree(place, image, interpreter, tree, err);
 	if (r == 0) {
 		r = write_marker(place);
 		if (r == 0 && rename(place->new, place->final) < 0)
@@ -153,15 +194,14 @@ static int make_tree(const struct place *place, const struct thaw_image *image,
 	return r;
 }
 
-int thaw_extracted_get(const struct thaw_image *image, struct thaw_error *err,
-		       char **ret_tree)
+int thaw_extracted_get(const struct thaw_image *image, const char *interpreter,
+		       struct thaw_error *err, char **ret_tree)
 {
 	_cleanup_(place_deinit) struct place place;
 	_cleanup_(closep) int lock = -1;
-	char *tree = NULL;
 	int r;
 
-	r = place_init(&place, image, err);
+	r = place_init(&place, image, interpreter, err);
 	if (r == 0)
 		r = is_complete(&place, err); /* without waiting for who makes another */
 	if (r == 0)
@@ -169,11 +209,9 @@ int thaw_extracted_get(const struct thaw_image *image, struct thaw_error *err,
 	if (r == 0 && lock >= 0)
 		r = is_complete(&place, err);
 	if (r == 0)
-		r = make_tree(&place, image, err);
+		r = make_tree(&place, image, interpreter, err);
 	if (r < 0)
 		return r;
-	if (asprintf(&tree, "%s/tree", place.final) < 0)
-		return thaw_oom(err);
-	*ret_tree = tree;
+	*ret_tree = steal_ptr(place.tree);
 	return 0;
 }

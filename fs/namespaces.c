@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "util/cleanup.h"
@@ -63,4 +64,34 @@ int thaw_enter_mount_namespace(struct thaw_error *err)
 	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
 		return thaw_io(err, -errno, "mounts cannot be made private");
 	return 0;
+}
+
+static int enter_both(struct thaw_error *err, bool *ret_user_namespace)
+{
+	bool user_namespace = !thaw_may_mount();
+	int r = user_namespace ? thaw_enter_user_namespace(err) : 0;
+
+	if (r == 0)
+		r = thaw_enter_mount_namespace(err);
+	if (r == 0)
+		*ret_user_namespace = user_namespace;
+	return r;
+}
+
+int thaw_enter_namespaces_or_stay(struct thaw_error *err, bool *ret_user_namespace)
+{
+	bool ignored;
+	int status;
+	pid_t pid = fork();
+
+	if (pid < 0)
+		return thaw_io(err, -errno, "no process can be started");
+	if (pid == 0)
+		_exit(enter_both(NULL, &ignored) < 0);
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return thaw_io(err, -errno, "no process can be started");
+	if (status != 0)
+		return thaw_io(err, -EPERM, "no namespaces can be had");
+	return enter_both(err, ret_user_namespace);
 }

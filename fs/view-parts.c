@@ -9,8 +9,14 @@
 #include "connect.h"
 #include "keeper.h"
 #include "mount-options.h"
+#include "thaw/binding.h"
 #include "thaw/directories.h"
+#include "thaw/layer.h"
+#include "thaw/relocation.h"
 #include "util/cleanup.h"
+
+/* Rendering reads each file once. */
+#define RENDER_CACHE (8u << 20)
 
 static int open_part(struct thaw_part *part, const char *image,
 		     const struct thaw_view_options *options, bool first,
@@ -83,12 +89,45 @@ void thaw_parts_deinit(struct thaw_parts *parts)
 		thaw_serving_deinit(&part->serving);
 		free(part->fuse_options);
 		free(part->directory);
+		free(part->interpreter);
 		free(part->rendered);
 		(void)safe_close(part->fuse_fd);
 		(void)safe_close(part->keeper);
 	}
 	free(parts->part);
 	*parts = (struct thaw_parts){ 0 };
+}
+
+static int render_part(struct thaw_part *part, struct thaw_layer_options *options,
+		       const char *python, struct thaw_error *err)
+{
+	const struct thaw_image *image = part->serving.image;
+	struct thaw_reader *reader;
+	int r;
+
+	r = thaw_binding_find_for(image, python, 0, err, &part->interpreter);
+	if (r < 0 || (!part->interpreter && thaw_image_relocated_count(image) == 0))
+		return r;
+	if (thaw_reader_new(image, RENDER_CACHE, &reader) < 0)
+		return thaw_oom(err);
+	options->interpreter = part->interpreter;
+	r = thaw_layer_render(image, reader, options, err, &part->rendered);
+	thaw_reader_free(reader);
+	return r;
+}
+
+int thaw_parts_render(struct thaw_parts *parts, const char *prefix, const char *python,
+		      struct thaw_error *err)
+{
+	_cleanup_(freep) char *store = NULL;
+	struct thaw_layer_options options = { .prefix = prefix };
+	int r;
+
+	r = thaw_state_directory("layers", NULL, err, &store);
+	options.store = store;
+	for (unsigned i = 0; r == 0 && i < parts->count; i++)
+		r = render_part(&parts->part[i], &options, python, err);
+	return r;
 }
 
 int thaw_parts_connect(struct thaw_parts *parts, struct thaw_error *err)

@@ -9,7 +9,8 @@ struct thaw_part {
 	char identity[THAW_DIGEST_HEX];
 	char *fuse_options;
 	char *directory; /* where the image is mounted, in the view's namespace */
-	char *rendered;	 /* the layer of relocated files above it, or NULL */
+	char *interpreter; /* that it is bound to, having none; or NULL */
+	char *rendered;	   /* the layer of relocated files above it, or NULL */
 	int fuse_fd;
 	int keeper; /* socket to it */
 };
@@ -25,6 +26,13 @@ _must_check_ int thaw_parts_open(struct thaw_parts *parts,
 				 const struct thaw_view_options *options,
 				 struct thaw_error *err);
 void thaw_parts_deinit(struct thaw_parts *parts);
+
+/*
+ * Render what a view at prefix needs (python: as in the view's options). Before any
+ * namespace is entered: it makes files.
+ */
+_must_check_ int thaw_parts_render(struct thaw_parts *parts, const char *prefix,
+				   const char *python, struct thaw_error *err);
 
 /*
  * In the user namespace that is to mount: open a FUSE connection each and start who

@@ -241,19 +241,6 @@ static int mount_view(struct view *view, char *const *trees, struct thaw_error *
 	return r < 0 ? r : mount_layers(view, layers, count, err);
 }
 
-static int enter_namespaces(struct view *view, struct thaw_error *err)
-{
-	int r = 0;
-
-	if (view->mount_namespace)
-		return 0;
-	if (!view->user_namespace && !thaw_may_mount()) {
-		r = thaw_enter_user_namespace(err);
-		view->user_namespace = r == 0;
-	}
-	return r;
-}
-
 /* The worker of a shared mount is asked: it may have begun long ago, for somebody else. */
 static int wait_warm_shared(const struct thaw_part *part, struct thaw_error *err)
 {
@@ -286,10 +273,12 @@ static int wait_warm(struct view *view, struct thaw_error *err)
 /* By ourselves: the mounts are of this view alone. */
 static int mount_parts(struct view *view, struct thaw_error *err)
 {
+	bool may_mount = thaw_may_mount();
 	int r;
 
 	view->impossible = true;
-	r = enter_namespaces(view, err);
+	r = may_mount ? 0 : thaw_enter_user_namespace(err);
+	view->user_namespace = r == 0 && !may_mount;
 	if (r == 0)
 		r = thaw_parts_connect(&view->parts, err);
 	if (r == 0)
@@ -347,7 +336,8 @@ static int get_trees(const struct thaw_parts *parts, char **trees, struct thaw_e
 	int r = 0;
 
 	for (unsigned i = 0; r == 0 && i < parts->count; i++)
-		r = thaw_extracted_get(parts->part[i].serving.image, err, &trees[i]);
+		r = thaw_extracted_get(parts->part[i].serving.image,
+				       parts->part[i].interpreter, err, &trees[i]);
 	return r;
 }
 
@@ -384,16 +374,19 @@ static int enter_extracted(struct view *view, struct thaw_error *err)
 {
 	char **trees = calloc(view->parts.count, sizeof(*trees));
 	struct thaw_error lacking = { 0 };
+	bool user_namespace = false;
 	int r;
 
 	if (!trees)
 		return thaw_oom(err);
+	view->impossible = false;
 	r = get_trees(&view->parts, trees, err);
 	if (r == 0 && !view->alias_is_link) {
-		r = enter_namespaces(view, &lacking);
-		if (r == 0 && !view->mount_namespace) {
-			r = thaw_enter_mount_namespace(&lacking);
+		if (!view->mount_namespace) {
+			r = thaw_enter_namespaces_or_stay(&lacking, &user_namespace);
 			view->mount_namespace = r == 0;
+			view->user_namespace |=
+				user_namespace; /* one may have been entered before */
 		}
 		view->impossible = r < 0;
 		if (r == 0) {
@@ -450,6 +443,8 @@ int thaw_view_enter(const struct thaw_view_options *options, struct thaw_error *
 	r = thaw_parts_open(&view.parts, options, err);
 	if (r == 0)
 		r = prepare_places(&view, err);
+	if (r == 0)
+		r = thaw_parts_render(&view.parts, view.path, options->python, err);
 	if (r == 0 && options->writable && !options->scratch_size)
 		r = make_scratch(&view, err);
 	if (r == 0)

@@ -45,15 +45,21 @@ static int connect_to(const char *path, struct thaw_error *err, int *ret_fd)
 	return 0;
 }
 
-/* The socket in our run-time directory, which is not made for that. */
+/*
+ * The socket in our run-time directory, which is not made for that. One that was named
+ * may be another user's: the service decides whom it serves.
+ */
 static int own_socket(char **ret_path)
 {
+	const char *named = getenv("THAW_RUNTIME_DIR");
 	struct thaw_place place = { 0 };
-	int r = thaw_runtime_place(NULL, &place);
+	int r = 0;
 
+	if (!named || !*named)
+		r = thaw_runtime_place(NULL, &place);
 	if (r < 0)
 		return r;
-	if (asprintf(ret_path, "%s/socket", place.path) < 0) {
+	if (asprintf(ret_path, "%s/socket", place.path ? place.path : named) < 0) {
 		*ret_path = NULL;
 		r = -ENOMEM;
 	}

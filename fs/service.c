@@ -282,6 +282,8 @@ static int start(struct service *service, struct thaw_error *err)
 		service->socket_path = NULL;
 		r = thaw_oom(err);
 	}
+	if (r == 0)
+		metrics_write(service);
 	/* Last: whoever can connect is served. */
 	if (r == 0)
 		r = connections_listen(service, service->socket_path, err);
@@ -300,6 +302,8 @@ static void sweep(struct service *service)
 	connections_sweep(service);
 	views_sweep(service);
 	images_sweep(service);
+	if (service->metrics_stale && service->options->metrics)
+		service_wake_at(service, thaw_boottime() + 1); /* not with each of many calls */
 }
 
 /* One event at a time: what one handler has ended, the next must not meet. */
@@ -380,7 +384,6 @@ int thaw_serve(const struct thaw_serve_options *given, struct thaw_error *err)
 	if (r == 0) {
 		service_log(&service, LOG_INFO, "ready", "socket", service.socket_path, "version",
 			    THAW_VERSION_STRING, NULL);
-		metrics_write(&service);
 		notify("READY=1\nSTATUS=serving");
 		r = loop(&service, err);
 		notify("STOPPING=1");

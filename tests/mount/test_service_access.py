@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node service and other users: whose views are whose, with whose rights."""
+import os
+import pathlib
+import stat
+import subprocess
+
+import pytest
+
+from support.command import REFUSED, one_error_line, run, thaw
+from support.mounts import mount_at
+from support.service import Service, identity, service, thaw_client
+from support.tars import member, tar
+
+pytestmark = pytest.mark.fuse
+
+NodeError = thaw_client.NodeError
+
+
+@pytest.fixture
+def image(work):
+    (work / "x.tar").write_bytes(tar(member(b"file", b"data"), member(b"d/other", b"more")))
+    thaw("pack", work / "x.tar", "--quiet", "-o", work / "env.thaw")
+    return work / "env.thaw"
+
+
+@pytest.fixture
+def node(work):
+    with service(work, "--linger=0") as running:
+        yield running
+
+
+@pytest.fixture
+def home(work, user):
+    path = work / "home"
+    path.mkdir(mode=0o755)
+    os.chown(path, user.pw_uid, user.pw_gid)
+    return path
+
+
+def as_user(node, user, *arguments, **options):
+    return node.thaw(*arguments, user=user, **options)
+
+
+def denied(node, user, word, *arguments, code=REFUSED):
+    result = as_user(node, user, *arguments, code=code)
+    return one_error_line(result, word)
+
+
+@pytest.mark.root
+def test_a_user_of_roots_service(node, work, image, home, user):
+    as_user(node, user, "open", "s", image, home / "view")
+    view, = node.views()
+    assert view["uid"] == user.pw_uid
+    assert (home / "view" / "file").read_bytes() == b"data"
+    assert run("cat", home / "view" / "file", user=user).out == b"data"
+    link = node.runtime / "sessions" / "s" / "view"
+    assert os.lstat(link).st_uid == user.pw_uid
+    as_user(node, user, "close", "s")
+    assert not (home / "view").exists()
+
+
+@pytest.mark.root
+def test_the_directory_is_looked_at_with_the_callers_rights(node, work, image, home, user):
+    (work / "private").mkdir(mode=0o700)
+    (work / "roots").mkdir(mode=0o777)
+    (work / "roots").chmod(0o777)
+    (home / "link").symlink_to(work / "roots")
+    (home / "full").mkdir()
+    (home / "full" / "x").touch()
+    os.chown(home / "full", user.pw_uid, user.pw_gid)
+    before = sorted(os.listdir(work))
+    denied(node, user, "permission denied", "open", "s", image, work / "private" / "view", code=6)
+    denied(node, user, "permission denied", "open", "s", image, work / "view", code=6)
+    denied(node, user, "another user", "open", "s", image, work / "roots")
+    denied(node, user, "no directory", "open", "s", image, home / "link")
+    denied(node, user, "not empty", "open", "s", image, home / "full")
+    assert node.views() == [] and sorted(os.listdir(work)) == before
+    assert os.listdir(work / "private") == []
+    # In a directory that everybody may write to, what is made is the caller's.
+    as_user(node, user, "open", "s", image, work / "roots" / "view")
+    assert node.views()[0]["directory"] == str(work / "roots" / "view")
+    as_user(node, user, "close", "s")
+    assert os.listdir(work / "roots") == []
+
+
+@pytest.mark.root
+def test_groups_count_too(node, work, image, home, user):
+    """A directory that is open to a supplementary group of the caller's."""
+    place = work / "group"
+    place.mkdir()
+    os.chown(place, 0, 54321)
+    place.chmod(0o2775)
+    script = ("import os, sys; os.setgroups([54321]); os.setgid(%d); os.setuid(%d); "
+              "os.execv(sys.argv[1], sys.argv[1:])" % (user.pw_gid, user.pw_uid))
+    run("python3", "-c", script, os.environ["THAW_TEST_BINARY"], "open", "s", image,
+        place / "view", env=node.env)
+    assert (place / "view" / "file").read_bytes() == b"data"
+
+
+@pytest.mark.root
+def test_the_image_is_opened_by_the_caller(node, work, image, home, user):
+    """Nobody gets to see through the service what he cannot open himself."""
+    image.chmod(0o600)
+    denied(node, user, "permission denied", "open", "s", image, home / "view", code=6)
+    assert node.views() == []
+    # And the other way round: root's service needs no right to the file but the descriptor.
+    mine = home / "mine.thaw"
+    mine.write_bytes(image.read_bytes())
+    os.chown(mine, user.pw_uid, user.pw_gid)
+    mine.chmod(0o600)
+    as_user(node, user, "open", "s", mine, home / "view")
+    assert (home / "view" / "file").read_bytes() == b"data"
+
+
+@pytest.mark.root
+def test_sessions_of_others(node, work, image, home, user):
+    with node.client() as client:
+        client.open("roots", str(image), work / "view")
+        client.open("shared", str(image), work / "shared", shared=True)
+    (work / "open").mkdir()
+    as_user(node, user, "open", "mine", image, home / "mine")
+    with node.client() as client:
+        client.open("roots", str(image), work / "view")  # the lease is taken up
+        client.open("shared", str(image), work / "shared", shared=True)
+        listed = as_user(node, user, "ps").text
+        assert "mine" in listed and "shared" in listed and "roots" not in listed
+        denied(node, user, "no session", "close", "roots")
+        denied(node, user, "another user's", "close", "shared")
+        denied(node, user, "another user's", "open", "roots", image, home / "other")
+        denied(node, user, "only root", "open", "--user=0", "x", image, home / "other")
+        denied(node, user, "there|another", "open", "mine", image, work / "view")
+        assert {v["session"] for v in client.list()} == {"roots", "shared", "mine"}
+        # Root may close it.
+        assert client.close_view("mine") == 1
+    assert not (home / "mine").exists()
+
+
+@pytest.mark.root
+def test_what_only_root_may(node, work, image, home, user):
+    script = ("import sys; sys.path.insert(0, sys.argv[1])\n"
+              "import thaw_client\n"
+              "client = thaw_client.Client(sys.argv[2])\n"
+              "for method in ('Drain', 'Gc', 'Metrics'):\n"
+              "    try:\n"
+              "        client.call(method)\n"
+              "        print(method, 'allowed')\n"
+              "    except thaw_client.NodeError as error:\n"
+              "        print(error.name)\n")
+    library = node.work / "lib"
+    library.mkdir()
+    source = pathlib.Path(thaw_client.__file__)
+    (library / source.name).write_bytes(source.read_bytes())
+    result = run("python3", "-c", script, library, node.socket, user=user)
+    assert result.lines == [b"Denied"] * 3
+
+
+@pytest.mark.root
+def test_somebody_elses_process(node, work, image, home, user):
+    denied(node, user, "another user's", "open", "--lease=pid:1", "s", image, home / "view")
+    denied(node, user, "no process", "open", "--lease=pid:2147483647", "s", image, home / "view")
+    assert node.views() == []
+
+
+@pytest.mark.root
+def test_root_opens_for_a_user(node, work, image, home, user):
+    """As a session manager does: with the user's rights, and the user's from then on."""
+    node.thaw("open", f"--user={user.pw_uid}:{user.pw_gid}", "--writable", "s", image,
+              home / "view")
+    assert node.views()[0]["uid"] == user.pw_uid
+    run("sh", "-c", "echo new > new; mkdir e; rm file; mv d/other d/another", cwd=home / "view",
+        user=user)
+    assert sorted(os.listdir(home / "view")) == ["d", "e", "new"]
+    assert os.stat(home / "view" / "new").st_uid == user.pw_uid
+    (work / "closed").mkdir(mode=0o700)
+    denied_place = work / "closed" / "view"
+    result = node.thaw("open", f"--user={user.pw_uid}:{user.pw_gid}", "t", image, denied_place,
+                       code=6)
+    one_error_line(result, "permission denied")
+    as_user(node, user, "close", "s")
+
+
+@pytest.mark.root
+def test_writable_view_of_a_user(node, work, image, home, user):
+    """All files are the user's there, those of the image too: so each can be replaced."""
+    as_user(node, user, "open", "--writable", "s", image, home / "view")
+    run("sh", "-c", "echo more >> file; chmod 600 file; rm -r d; ln -s file link",
+        cwd=home / "view", user=user)
+    assert (home / "view" / "file").read_bytes() == b"datamore\n"
+    assert stat.S_IMODE(os.stat(home / "view" / "file").st_mode) == 0o600
+    for name in os.listdir(home / "view"):
+        assert os.lstat(home / "view" / name).st_uid == user.pw_uid
+    # Root's read-only views have a mount of their own, with root's files.
+    with node.client() as client:
+        client.open("r", str(image), work / "view")
+        assert os.stat(work / "view" / "file").st_uid == 0
+        assert {(i["uid"], i["views"]) for i in client.images()} == {(0, 1), (user.pw_uid, 1)}
+        client.close_view("r")
+    names = os.listdir(node.runtime / "images")
+    assert f"{identity(image)}-{user.pw_uid}" in names
+
+
+@pytest.mark.root
+def test_too_many_connections(node, user):
+    """A user who takes all he can get leaves room for others."""
+    script = ("import socket, sys\n"
+              "sockets = []\n"
+              "for _ in range(200):\n"
+              "    s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); sockets.append(s)\n"
+              "open_ones = 0\n"
+              "for s in sockets:\n"
+              "    s.settimeout(2)\n"
+              "    try:\n"
+              "        s.sendall(b'{\"method\":\"org.varlink.service.GetInfo\"}\\0')\n"
+              "        open_ones += s.recv(1) == b'{'\n"
+              "    except OSError:\n"
+              "        pass\n"
+              "print(open_ones, flush=True)\n"
+              "sys.stdin.read()\n")
+    process = subprocess.Popen(["python3", "-c", script, str(node.socket)], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, user=user.pw_uid, group=user.pw_gid,
+                               extra_groups=[])
+    try:
+        assert process.stdout.readline() == b"64\n"
+        assert node.views() == []
+        assert node.metrics()["thaw_connections_refused_total"] == 136
+    finally:
+        process.communicate(timeout=20)
+
+
+def test_service_of_an_ordinary_user(work, image, user):
+    """Plain mounts through fusermount3; what needs root says what works without."""
+    os.chown(work, user.pw_uid, user.pw_gid)
+    with service(work, "--linger=0", user=user) as node:
+        as_user(node, user, "open", "s", image, work / "view")
+        assert run("cat", work / "view" / "file", user=user).out == b"data"
+        entry = mount_at(work / "view")
+        assert entry.type == "fuse.thaw" and entry.source == f"thaw:sha256:{identity(image)}"
+        as_user(node, user, "open", "s", image, work / "view")
+        denied(node, user, "thaw run --writable", "open", "--writable", "s", image, work / "w")
+        denied(node, user, "thaw run --layer", "open", "--layer", image, "s", image, work / "w")
+        as_user(node, user, "open", "t", image, work / "second")
+        listed = as_user(node, user, "ps").text
+        assert listed.count(str(user.pw_uid)) >= 2
+        as_user(node, user, "close", "s")
+        assert mount_at(work / "view") is None and not (work / "view").exists()
+        # What stands stays over a restart.
+        node.stop().start()
+        assert run("cat", work / "second" / "file", user=user).out == b"data"
+        as_user(node, user, "close", "t")
+        assert as_user(node, user, "ps", "--json").text.count("session") == 0
+
+
+def test_socket_of_a_user_is_his_own(work, user):
+    os.chown(work, user.pw_uid, user.pw_gid)
+    with service(work, user=user) as node:
+        assert stat.S_IMODE(os.stat(node.socket).st_mode) == 0o600
+
+
+@pytest.mark.root
+def test_a_run_directory_that_is_not_ours(work, user):
+    node = Service(work)
+    os.chown(node.runtime, user.pw_uid, -1)
+    result = node.thaw("serve", code=REFUSED)
+    one_error_line(result, "not a directory of our own|belongs|ours")

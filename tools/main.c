@@ -11,7 +11,7 @@
 static const struct tool_command *const commands[] = {
 	&tool_pack, &tool_warm, &tool_run,  &tool_mount,  &tool_umount,	 &tool_stat,
 	&tool_ls,   &tool_cat,	&tool_info, &tool_diff,	 &tool_verify, &tool_extract,
-	&tool_report,
+	&tool_report, &tool_stub,
 	&tool_serve, &tool_open, &tool_close, &tool_ps, &tool_images, &tool_gc,
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
@@ -84,6 +84,10 @@ static int dispatch(int argc, char **argv)
 	}
 	if (name[0] == '-')
 		return tool_usage(NULL, "unknown option '%s' (see thaw --help)", name);
+#ifdef THAW_WITH_FUSE
+	if (strcmp(name, "launch") == 0) /* not listed: only stubs call it */
+		return tool_launch(argc - 1, argv + 1);
+#endif
 	command = find_command(name);
 	return command ? command->run(argc - 1, argv + 1) : unknown_command(name);
 }
@@ -131,5 +135,12 @@ int main(int argc, char **argv)
 	name = name ? name + 1 : argc > 0 ? argv[0] : "thaw";
 	if (strcmp(name, "mount.fuse.thaw") == 0 || strcmp(name, "mount.thaw") == 0)
 		return finish_output(tool_mount_helper(argc, argv));
+#ifdef THAW_WITH_FUSE
+	int exit_code;
+
+	/* Under our own name we are never a launcher: keepers are started by it. */
+	if (strcmp(name, "thaw") != 0 && tool_launch_appended(name, argv, &exit_code))
+		return exit_code;
+#endif
 	return finish_output(dispatch(argc, argv));
 }

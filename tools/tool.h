@@ -28,10 +28,18 @@ struct tool_command {
 
 extern const struct tool_command tool_cat, tool_close, tool_diff, tool_doctor, tool_extract,
 	tool_gc, tool_images, tool_info, tool_ls, tool_mount, tool_open, tool_pack, tool_ps,
-	tool_report, tool_run, tool_serve, tool_stat, tool_umount, tool_verify, tool_warm;
+	tool_report, tool_run, tool_serve, tool_stat, tool_stub, tool_umount, tool_verify, tool_warm;
 
 /* cmd-mount.c: as mount(8) calls us, under the name mount.fuse.thaw or mount.thaw */
 int tool_mount_helper(int argc, char **argv);
+
+/*
+ * stub/launch.c: the programs of a stub. tool_launch() is the subcommand that those of
+ * an archive call. tool_launch_appended(): is this executable a launcher itself, with
+ * a stub behind it? Then become that under the name given, or fail with *ret_exit_code.
+ */
+int tool_launch(int argc, char **argv);
+bool tool_launch_appended(const char *name, char **argv, int *ret_exit_code);
 
 /*
  * Errors. Each prints one line, "thaw: FILE: CAUSE", and returns the exit code.

@@ -13,7 +13,6 @@
 #include <string.h>
 
 #include "conda.h"
-#include "util/bytes.h"
 #include "util/cleanup.h"
 
 struct meta {

@@ -17,7 +17,6 @@
 #include <string.h>
 
 #include "conda.h"
-#include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/growing.h"
 
@@ -170,31 +169,33 @@ static bool claimed(const struct search *search, uint64_t offset, size_t len)
 
 /*
  * The string's NUL is at `end`. Whoever built a longer path in and replaced it
- * has left zeros behind it; if they are not there, there is no more room than
- * the path takes.
+ * has left zeros behind it: as many as there really are, is the room.
  */
 static int end_string(struct scan *scan, uint64_t end)
 {
 	struct search *search = scan->search;
-	uint32_t len = scan->want->placeholder_len, room = scan->want->room;
-	uint64_t surplus = (uint64_t)(room - len) * (search->count - scan->string);
-	bool have = surplus <= PIECE;
-	int r;
+	uint32_t len = scan->want->placeholder_len, more = scan->want->room - len;
+	size_t count = search->count - scan->string;
+	uint64_t surplus = (uint64_t)more * count;
 
-	if (surplus > 0 && have) {
-		_cleanup_(freep) uint8_t *zeros = malloc(surplus);
-		size_t n = 0;
+	if (surplus > 0) {
+		size_t wanted = surplus < PIECE ? (size_t)surplus : PIECE, n = 0,
+		       zeros = 0;
+		_cleanup_(freep) uint8_t *behind = malloc(wanted);
+		int r;
 
-		if (!zeros)
+		if (!behind)
 			return thaw_oom(search->err);
-		r = thaw_reader_read(search->reader, &search->inode, end + 1, zeros,
-				     surplus, search->err, &n);
+		r = thaw_reader_read(search->reader, &search->inode, end + 1, behind,
+				     wanted, search->err, &n);
 		if (r < 0)
 			return r;
-		have = n == surplus && all_zero(zeros, n);
+		while (zeros < n && behind[zeros] == 0)
+			zeros++;
+		more = zeros / count < more ? (uint32_t)(zeros / count) : more;
 	}
 	for (size_t i = scan->string; i < search->count; i++)
-		search->found[i].room = have ? room : len;
+		search->found[i].room = len + more;
 	scan->in_string = false;
 	return 0;
 }
@@ -327,7 +328,8 @@ static bool is_shebang(const char *line, size_t len, uint64_t offset, size_t pre
 		at++;
 	if (offset != at)
 		return false;
-	for (end = at; end < len && !strchr(" \t\r\n", line[end]);)
+	/* The prefix may have blanks in it, even if no kernel could run that. */
+	for (end = at + prefix_len; end < len && !strchr(" \t\r\n", line[end]);)
 		end++;
 	if (end == len || end - at <= prefix_len + strlen("/bin/python") ||
 	    memcmp(line + at + prefix_len, "/bin/python", strlen("/bin/python")) != 0)

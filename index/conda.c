@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "util/bytes.h"
 #include "util/cleanup.h"
 
 #define SCRIPTS_LOOKED_AT 4096u
@@ -92,32 +91,46 @@ static bool is_system(const char *prefix, size_t len)
 	return false;
 }
 
-/* "#!PREFIX/bin/NAME", where bin/ has a NAME: the length of PREFIX, or 0. */
+static bool is_blank(char c)
+{
+	return c == ' ' || c == '\t' || c == '\r';
+}
+
+/*
+ * "#!PREFIX/bin/NAME", where bin/ has a NAME: the length of PREFIX, or 0. PREFIX may
+ * have blanks in it (no kernel runs such a script, but conda-pack writes it).
+ */
 static size_t prefix_of_script(const struct thaw_image *image,
-			       const struct thaw_inode *bin, const char *line, size_t len,
+			       const struct thaw_inode *bin, const char *text, size_t len,
 			       const char **ret_prefix)
 {
-	const char *path, *end, *slash;
+	const char *end = memchr(text, '\n', len), *path = text + 2;
 	struct thaw_inode inode;
-	size_t n;
 
-	if (len < 2 || memcmp(line, "#!", 2) != 0)
+	if (len < 2 || memcmp(text, "#!", 2) != 0 || !end)
 		return 0;
-	for (path = line + 2; path < line + len && *path == ' ';)
+	while (path < end && *path == ' ')
 		path++;
-	for (end = path; end < line + len && !strchr(" \t\r\n", *end);)
-		end++;
-	slash = memrchr(path, '/', (size_t)(end - path));
-	if (end == line + len || !slash || slash - path < 5 || *path != '/' ||
-	    memcmp(slash - 4, "/bin", 4) != 0)
+	if (*path != '/')
 		return 0;
-	n = (size_t)(slash - 4 - path);
-	if (is_system(path, n) ||
-	    thaw_image_lookup(image, bin->ino, slash + 1, (size_t)(end - slash - 1),
-			      &inode) != 0)
-		return 0;
-	*ret_prefix = path;
-	return n;
+	for (const char *name = path; name < end; name++) {
+		const char *behind;
+		size_t prefix = (size_t)(name - path);
+
+		if ((size_t)(end - name) < 5 || memcmp(name, "/bin/", 5) != 0)
+			continue;
+		for (behind = name + 5; behind < end && !is_blank(*behind);)
+			behind++;
+		/* A system's, also in "/usr/bin/env /opt/x/bin/python". */
+		if (is_system(path, prefix))
+			return 0;
+		if (thaw_image_lookup(image, bin->ino, name + 5,
+				      (size_t)(behind - name - 5), &inode) != 0)
+			continue;
+		*ret_prefix = path;
+		return prefix;
+	}
+	return 0;
 }
 
 static void vote(struct candidate *candidates, const char *prefix, size_t len)

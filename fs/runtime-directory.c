@@ -17,7 +17,7 @@ struct candidate {
 	const char *rule;
 	char *path;
 	bool only; /* asked for by name: no other will do */
-	bool parents; /* make the directories above it, too */
+	size_t parents; /* make the directories above it, too, beginning behind this many bytes; 0: none */
 };
 
 #define CANDIDATES 4u
@@ -100,17 +100,18 @@ static int state_candidates(struct candidates *to, struct thaw_error *err)
 		r = add(to, "$XDG_STATE_HOME", state, "/thaw");
 	else if (home)
 		r = add(to, "~/.local/state", home, "/.local/state/thaw");
+	/* A home directory that is not there is not for us to make. */
 	if (r == 0 && to->count)
-		to->list[0].parents = true;
+		to->list[0].parents = geteuid() == 0 || state ? 1 : strlen(home);
 	return r < 0 ? thaw_oom(err) : 0;
 }
 
-/* Of path, everything above its last component. What cannot be made is found out later. */
-static void make_parents(const char *path)
+/* What cannot be made is found out later. */
+static void make_parents(const struct candidate *candidate)
 {
-	_cleanup_(freep) char *copy = strdup(path);
+	_cleanup_(freep) char *copy = strdup(candidate->path);
 
-	for (char *slash = copy ? strchr(copy + 1, '/') : NULL; slash;
+	for (char *slash = copy ? strchr(copy + candidate->parents + 1, '/') : NULL; slash;
 	     slash = strchr(slash + 1, '/')) {
 		*slash = '\0';
 		(void)mkdir(copy, geteuid() == 0 ? 0755 : 0700);
@@ -155,7 +156,7 @@ static int choose(struct candidates *candidates, struct thaw_error *err,
 		struct candidate *candidate = &candidates->list[i];
 
 		if (candidate->parents)
-			make_parents(candidate->path);
+			make_parents(candidate);
 		r = make_writable(candidate->path, &why);
 		if (r == 0) {
 			ret_place->rule = candidate->rule;

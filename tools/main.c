@@ -12,6 +12,7 @@ static const struct tool_command *const commands[] = {
 	&tool_pack, &tool_warm, &tool_run,  &tool_mount,  &tool_umount,	 &tool_stat,
 	&tool_ls,   &tool_cat,	&tool_info, &tool_diff,	 &tool_verify, &tool_extract,
 	&tool_report, &tool_stub,
+	&tool_doctor,
 	&tool_serve, &tool_open, &tool_close, &tool_ps, &tool_images, &tool_gc,
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))

@@ -6,7 +6,7 @@ _thaw()
 	local cur prev words cword
 	_init_completion || return
 
-	local commands="pack warm run mount umount stat ls cat info diff verify extract report stub help"
+	local commands="pack warm run mount umount stat ls cat info diff verify extract report stub doctor help"
 	# behind "--" it is a command's own words
 	local i
 	for ((i = 2; i < cword; i++)); do
@@ -49,6 +49,7 @@ _thaw()
 		stub) options="--output --embed --search --image-path --layer --launcher --link --force
 			--quiet --json" ;;
 		stat) options="--json" ;;
+		doctor) options="--json" ;;
 		report) options="--output --bench --force --json" ;;
 		ls) options="--long --recursive --all --directory --json" ;;
 		info) options="--json" ;;

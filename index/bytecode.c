@@ -44,12 +44,15 @@ static void find_python(const struct thaw_tree *tree, char *ret_python, size_t s
 		return;
 	for (uint32_t i = 1; i < tree->node_count; i++) {
 		unsigned major, minor;
+		const char *rest;
 		int end = 0;
 
 		if (tree->nodes[i].parent != lib || tree_object(tree, i)->type != THAW_DIRECTORY)
 			continue;
-		if (sscanf(tree_name(tree, i), "python%1u.%3u%n", &major, &minor, &end) != 2 ||
-		    tree_name(tree, i)[end] != '\0')
+		if (sscanf(tree_name(tree, i), "python%1u.%3u%n", &major, &minor, &end) != 2)
+			continue;
+		rest = tree_name(tree, i) + end; /* "t": free-threaded */
+		if (strcmp(rest, "") != 0 && strcmp(rest, "t") != 0)
 			continue;
 		if (thaw_tree_lookup(tree, i, "site-packages", 13) == THAW_NO_NODE &&
 		    thaw_tree_lookup(tree, i, "os.py", 5) == THAW_NO_NODE)
@@ -57,7 +60,7 @@ static void find_python(const struct thaw_tree *tree, char *ret_python, size_t s
 		if (major * 1000 + minor <= best)
 			continue;
 		best = major * 1000 + minor;
-		(void)snprintf(ret_python, size, "%u.%u", major, minor); /* 1 + 1 + 3 digits */
+		(void)snprintf(ret_python, size, "%u.%u%s", major, minor, rest); /* 1 + 1 + 3 digits + 1 */
 	}
 }
 
@@ -173,7 +176,8 @@ void thaw_tree_bytecode(const struct thaw_tree *tree, struct thaw_bytecode *ret_
 		*ret_bytecode = found;
 		return;
 	}
-	(void)snprintf(wanted, sizeof(wanted), "cpython-%u%u", major, minor); /* bounded above */
+	(void)snprintf(wanted, sizeof(wanted), "cpython-%u%u%s", major, minor,
+		       strchr(found.python, 't') ? "t" : ""); /* bounded above */
 	(void)snprintf(directory, sizeof(directory), "python%s", found.python);
 	lib = thaw_tree_lookup(tree, 0, "lib", 3);
 	if (lib != THAW_NO_NODE)

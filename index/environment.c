@@ -472,7 +472,9 @@ static void take_version(struct analysis *a, const char *version)
 		return;
 	if (!found->python[0])
 		(void)snprintf(found->python, sizeof(found->python), "%.*s", (int)len, version);
-	if (strncmp(found->python, version, len) != 0 || found->python[len] != '\0')
+	/* "3.13.1" is 3.13t's version too: a free-threaded build has no number of its own */
+	if (strncmp(found->python, version, len) != 0 ||
+	    (found->python[len] != '\0' && strcmp(found->python + len, "t") != 0))
 		return;
 	full = strspn(version, "0123456789.");
 	while (full > 0 && version[full - 1] == '.') /* "3.11.7.final.0" */

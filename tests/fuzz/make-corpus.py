@@ -325,6 +325,29 @@ def wheel_texts():
     yield "metadata", b"\5Metadata-Version: 2.1\nRequires-Python:  >=3.8 \n\nRequires-Python: 2\n"
 
 
+def environment_texts():
+    """The first byte: pyvenv.cfg, ELF, meta section, or a text for every file of an environment."""
+    yield "pyvenv", b"\0home = /usr/bin\ninclude-system-site-packages = false\nHOME=/b\r\n"
+    yield "pyvenv-odd", b"\0= x\n# c\nk\0=v\na=b=c\n"
+    head = b"\x7fELF\2\1\1" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 3, 62, 1, 0, 64, 0, 0, 64,
+                                                     56, 2, 64, 0, 0)
+    dynamic = struct.pack("<QQQQQQQQQQ", 5, 336, 10, 40, 1, 1, 29, 15, 0, 0)
+    strings = b"\0libpython3.1\0\0/a/longer/run/path\0"
+    load = struct.pack("<IIQQQQQQ", 1, 4, 0, 0, 0, 400, 400, 4096)
+    section = struct.pack("<IIQQQQQQ", 2, 4, 176, 176, 176, len(dynamic), len(dynamic), 8)
+    elf = ((head + load + section + dynamic).ljust(336, b"\0") + strings).ljust(400, b"\0")
+    yield "elf", b"\1" + elf
+    yield "meta", (b'\2{"python":"3.11","interpreter":false,"binding":{"links":["python","python3"],'
+                   b'"executable":"/usr/bin/python3.11"}}')
+    for number, text in enumerate((
+            b"#!/usr/bin/env python3\nimport a\n", b"#!/b/env/bin/python3.11 -I\n",
+            b"#!/bin/sh\n'''exec' \"/a b/bin/python\" \"$0\" \"$@\"\n' '''\n",
+            b"VIRTUAL_ENV=\"/b/env\"\nPATH=/b/env/bin\nhome = /b\nversion = 3.11.2\n",
+            b"Tag: cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64\n/src/a\n",
+            b'{"url":"file:///a","dir_info":{"editable":true}}', elf)):
+        yield f"text-{number}", b"\3" + text
+
+
 def mount_options():
     yield "fstab", b"ro,nosuid,nodev,auto,user,nofail,x-systemd.automount,_netdev,comment=a"
     yield "passed", b"allow_other,noexec,noatime,max_read=131072"
@@ -357,6 +380,7 @@ def catalogue_records():
 
 
 CORPORA = {
+    "environment": environment_texts,
     "catalogue": catalogue_records,
     "image": images,
     "index": indexes,

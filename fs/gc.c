@@ -218,7 +218,8 @@ static void collect_images(struct gc *gc)
 
 /* -- scratch layers -- */
 
-static void collect_scratch(struct gc *gc, const char *base)
+/* Those whose lock is free. Whether a view lives on without who held it, the sweep finds out. */
+static void list_scratch(struct gc *gc, const char *base, json_t *found)
 {
 	DIR *directory = opendir(base);
 	const struct dirent *entry;
@@ -231,16 +232,28 @@ static void collect_scratch(struct gc *gc, const char *base)
 		if (entry->d_name[0] == '.')
 			continue;
 		(void)snprintf(path, sizeof(path), "%s/%s", base, entry->d_name);
-		/* Whoever uses it holds its lock. */
 		if (thaw_scratch_adopt(path, NULL, &lock) < 0)
 			continue;
 		if (thaw_scratch_usage(path, NULL, &bytes) < 0)
 			bytes = 0;
-		if (gc->options->dry_run || thaw_scratch_remove(path) == 0)
-			note(gc, "scratch", path, bytes);
+		(void)json_object_set_new(found, path, json_integer((json_int_t)bytes));
 	}
 	if (directory)
 		(void)closedir(directory);
+}
+
+static void collect_scratch(struct gc *gc, const char *base)
+{
+	json_t *found = json_object(), *bytes;
+	const char *path;
+
+	list_scratch(gc, base, found);
+	if (!gc->options->dry_run)
+		(void)thaw_scratch_sweep(base);
+	json_object_foreach(found, path, bytes)
+		if (gc->options->dry_run || access(path, F_OK) < 0)
+			note(gc, "scratch", path, (uint64_t)json_integer_value(bytes));
+	json_decref(found);
 }
 
 int thaw_gc(const struct thaw_gc_options *options, struct thaw_error *err, json_t *report)

@@ -540,12 +540,15 @@ static void open_message(struct job *job, const struct job_message *message, int
 {
 	struct thaw_lease *lease = &job->request->lease;
 	struct thaw_error err = { 0 };
+	bool record;
 
 	switch (message->kind) {
 	case JOB_FOUND:
 		for (unsigned i = 0; i < lease->image_count; i++)
 			memcpy(lease->images[i].identity, message->identities[i], THAW_DIGEST_SIZE);
 		lease->directory = strdup(message->path);
+		/* As it will be: recorded before it is made, or nobody would remove it. */
+		lease->made = message->made;
 		if (!lease->directory ||
 		    thaw_lease_id(lease->session, lease->directory, lease->id) < 0)
 			refuse(job, "Io", "no memory");
@@ -553,10 +556,11 @@ static void open_message(struct job *job, const struct job_message *message, int
 			open_found(job);
 		break;
 	case JOB_PREPARED:
+		record = message->path[0] || job->view->lease.made != message->made;
 		job->view->lease.made = message->made;
 		if (message->path[0])
 			job->view->lease.scratch = strdup(message->path);
-		if ((message->made || message->path[0]) && view_put_record(job->view, &err) < 0)
+		if (record && view_put_record(job->view, &err) < 0)
 			service_log(job->service, LOG_ERR, "catalogue", "why", err.text, NULL);
 		break;
 	case JOB_WANT:

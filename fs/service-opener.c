@@ -30,9 +30,11 @@
 #include "overlay.h"
 #include "scratch.h"
 #include "service-keepers.h"
+#include "thaw/binding.h"
 #include "thaw/image.h"
 #include "thaw/layer.h"
 #include "thaw/mount.h"
+#include "thaw/relocation.h"
 #include "util/cleanup.h"
 
 struct opener {
@@ -45,6 +47,7 @@ struct opener {
 	uint8_t identities[1 + THAW_LAYERS_MAX][THAW_DIGEST_SIZE];
 	char *directory; /* resolved */
 	int directory_fd;
+	bool missing; /* when it was first looked for */
 	bool made;
 	char *scratch;	    /* of the view */
 	int scratch_lock;
@@ -121,6 +124,7 @@ static int resolve(struct opener *opener)
 		opener->directory = NULL;
 		return thaw_oom(&opener->err);
 	}
+	opener->missing = access(opener->directory, F_OK) < 0 && errno == ENOENT;
 	if (strlen(opener->directory) >= PATH_MAX)
 		return thaw_io(&opener->err, -ENAMETOOLONG, "\"%.300s\"", opener->directory);
 	return 0;
@@ -284,10 +288,14 @@ static int want(struct opener *opener, unsigned number)
 	return r;
 }
 
+/* Rendering reads each file once. */
+#define RENDER_CACHE (8u << 20)
+
 static int render(struct opener *opener, unsigned number)
 {
 	_cleanup_(thaw_image_freep) struct thaw_image *image = NULL;
 	_cleanup_(thaw_reader_freep) struct thaw_reader *reader = NULL;
+	_cleanup_(freep) char *interpreter = NULL;
 	struct thaw_layer_options options = {
 		.prefix = opener->directory,
 		.store = opener->job->service->layers_directory,
@@ -300,12 +308,19 @@ static int render(struct opener *opener, unsigned number)
 	r = thaw_source_from_fd(opener->request->image_fds[number], &opener->err, &source);
 	if (r == 0)
 		r = thaw_image_open(source, &opener->err, &image);
+	/* An interpreter that everybody may run: a view is seen by others than its owner. */
 	if (r == 0)
-		r = thaw_reader_new(image, 0, &reader);
-	if (r == 0)
-		r = thaw_layer_render(image, reader, &options, &opener->err, &opener->rendered[number]);
-	opener->plain[number] = r == 0 && !opener->rendered[number];
-	return r;
+		r = thaw_binding_find_for(image, NULL, THAW_BINDING_SHARED, &opener->err,
+					  &interpreter);
+	if (r < 0)
+		return r;
+	opener->plain[number] = !interpreter && thaw_image_relocated_count(image) == 0;
+	if (opener->plain[number])
+		return 0;
+	if (thaw_reader_new(image, RENDER_CACHE, &reader) < 0)
+		return thaw_oom(&opener->err);
+	options.interpreter = interpreter;
+	return thaw_layer_render(image, reader, &options, &opener->err, &opener->rendered[number]);
 }
 
 /* -- the view -- */
@@ -440,6 +455,7 @@ static int found(struct opener *opener)
 		return r;
 	memcpy(opener->message.identities, opener->identities, sizeof(opener->identities));
 	(void)snprintf(opener->message.path, JOB_PATH, "%s", opener->directory);
+	opener->message.made = opener->missing;
 	r = say(opener, JOB_FOUND);
 	if (r == 0)
 		r = hear(opener);

@@ -283,6 +283,40 @@ static int restore_lease(void *userdata, const char *id, json_t *record)
 
 /* -- links: below sessions/, for what the catalogue has lost -- */
 
+/*
+ * The scratch layer of a view, as its mount tells: "...,upperdir=DIRECTORY/upper,...",
+ * in which the kernel writes odd characters as a backslash and three octal digits.
+ */
+static char *scratch_of(const struct thaw_mount_entry *entry)
+{
+	_cleanup_(closefp) FILE *file = fopen("/proc/self/mountinfo", "re");
+	_cleanup_(freep) char *line = NULL;
+	char *found = NULL, *from, *to;
+	size_t capacity = 0;
+
+	while (file && !found && getline(&line, &capacity, file) > 0) {
+		if (atoi(line) != entry->id || !(from = strstr(line, ",upperdir=")))
+			continue;
+		from += strlen(",upperdir=");
+		from[strcspn(from, ",\n")] = '\0';
+		found = to = strdup(from);
+		for (; found && *from; from++)
+			if (from[0] == '\\' && strspn(from + 1, "01234567") >= 3) {
+				*to++ = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 |
+					       (from[3] - '0'));
+				from += 3;
+			} else {
+				*to++ = *from;
+			}
+		if (found)
+			*to = '\0';
+	}
+	to = found ? strrchr(found, '/') : NULL;
+	if (to && strcmp(to, "/upper") == 0)
+		*to = '\0';
+	return found;
+}
+
 static void take_unknown(struct service *service, const struct thaw_mount_entry *entry,
 			 const char *session, const struct stat *owner)
 {
@@ -316,6 +350,8 @@ static void take_unknown(struct service *service, const struct thaw_mount_entry 
 		thaw_lease_deinit(&lease);
 		return;
 	}
+	lease.scratch = scratch_of(entry);
+	lease.writable = lease.writable || lease.scratch;
 	take_view(service, &lease, entry);
 	thaw_lease_deinit(&lease);
 }
@@ -398,11 +434,30 @@ static void restore_unknown(struct restoring *restoring)
 	}
 }
 
-/* Scratch layers in memory whose views are gone. */
-static void clear_memory(struct restoring *restoring)
+static void clear_away_memory(struct service *service, const char *path)
 {
-	struct service *service = restoring->service;
-	DIR *directory = opendir(service->memory_directory);
+	(void)umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
+	(void)rmdir(path);
+}
+
+/* No other service is about, nor a job of one: what no view has, nobody has. */
+static void clear_away_scratch(struct service *service, const char *path)
+{
+	if (thaw_scratch_remove(path) < 0)
+		service_log(service, LOG_WARNING, "scratch-stays", "directory", path, NULL);
+}
+
+/* Fails when it is mounted. */
+static void clear_away_image(struct service *service, const char *path)
+{
+	(void)rmdir(path);
+}
+
+/* What an earlier service made for views that are gone. */
+static void clear(struct service *service, const char *base,
+		  void (*away)(struct service *service, const char *path))
+{
+	DIR *directory = opendir(base);
 	const struct dirent *entry;
 
 	while (directory && (entry = readdir(directory)) != NULL) {
@@ -411,13 +466,11 @@ static void clear_memory(struct restoring *restoring)
 
 		if (entry->d_name[0] == '.')
 			continue;
-		(void)snprintf(path, sizeof(path), "%s/%s", service->memory_directory, entry->d_name);
+		(void)snprintf(path, sizeof(path), "%s/%s", base, entry->d_name);
 		for (const struct view *view = service->views; view; view = view->next)
 			used = used || (view->lease.scratch && strcmp(view->lease.scratch, path) == 0);
-		if (used)
-			continue;
-		(void)umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
-		(void)rmdir(path);
+		if (!used)
+			away(service, path);
 	}
 	if (directory)
 		(void)closedir(directory);
@@ -443,8 +496,9 @@ int service_restore(struct service *service, struct thaw_error *err)
 		restore_links(&restoring);
 		if (service->root)
 			restore_unknown(&restoring);
-		clear_memory(&restoring);
-		(void)thaw_scratch_sweep(service->scratch_directory);
+		clear(service, service->memory_directory, clear_away_memory);
+		clear(service, service->scratch_directory, clear_away_scratch);
+		clear(service, service->images_directory, clear_away_image);
 	}
 	thaw_mount_table_deinit(&restoring.table);
 	return r;

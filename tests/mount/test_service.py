@@ -153,8 +153,6 @@ def test_directories_that_are_refused(node, work, image):
                     refused("Refused", client.call, "Open", {
                         "session": "s", "image": "x", "fd": 0, "directory": path},
                         [stream.fileno()])
-            assert "line break" in refused("Refused", client.open, "s", str(image),
-                                           work / "two\nlines")
             refused("Io", client.open, "s", str(image), work / "missing" / "deeper")
             refused("Io", client.open, "s", str(image), work / ("n" * 300))
             assert client.list() == []
@@ -165,7 +163,7 @@ def test_directories_that_are_refused(node, work, image):
 
 
 @pytest.mark.parametrize("name", [
-    "with blank", "quo'te\"s", "per%cent%s", "back\\slash", "comma,colon:equals=",
+    "with blank", "quo'te\"s", "per%cent%s", "back\\slash", "new\nline", "comma,colon:equals=",
     "#hash", "gr\u00fc\u00df \u2603", "-dash", "..x", "n" * 255, "tab\ttab", "$(touch x)"])
 def test_odd_directories(node, work, image, name):
     place = work / name

@@ -1,37 +1,166 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Starting what serves a connection as a process of its own. */
-#include "keeper.h"
+/* Becoming a keeper, and starting one as a process of its own. */
+#include "keeper-internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <syslog.h>
 #include <unistd.h>
 
 #include "log.h"
+#include "mountinfo.h"
+#include "sandbox.h"
+#include "session.h"
+#include "thaw/mount.h"
 #include "util/cleanup.h"
-#include "warmer.h"
 
-/* Close what was inherited and is not ours: somebody may wait for a pipe's end. */
-static void close_all_but(const int *keep, unsigned count)
+/* How long a request may take that no disk is to blame for. */
+#define HANG_MS 30000u
+
+static void set_text(char *to, size_t size, const char *text)
 {
-	unsigned next = 3;
-
-	for (;;) {
-		unsigned lowest = ~0u;
-
-		for (unsigned i = 0; i < count; i++)
-			if (keep[i] >= (int)next && (unsigned)keep[i] < lowest)
-				lowest = (unsigned)keep[i];
-		if (lowest > next)
-			(void)syscall(SYS_close_range, next, lowest - 1, 0); /* 5.9; else they stay */
-		if (lowest == ~0u)
-			return;
-		next = lowest + 1;
-	}
+	(void)snprintf(to, size, "%s", text ? text : ""); /* what is cut is for the log */
 }
+
+/* What a successor must know. */
+static void fill_plan(struct keeper *keeper, const struct thaw_keeper *given)
+{
+	const struct thaw_serving *serving = keeper->serving;
+	struct thaw_plan *plan = keeper->state->plan;
+	ssize_t n;
+
+	memcpy(plan->identity, thaw_image_info(serving->image)->identity, sizeof(plan->identity));
+	set_text(plan->name, sizeof(plan->name), serving->name);
+	set_text(plan->directory, sizeof(plan->directory), given->directory);
+	set_text(plan->device, sizeof(plan->device), given->device);
+	plan->threads = serving->threads;
+	plan->cache_bytes = serving->cache_bytes;
+	plan->hang_ms = (uint32_t)keeper->hang_ms;
+	plan->uid = serving->uid;
+	plan->gid = serving->gid;
+	plan->foreground = given->foreground;
+	plan->keeper_began = thaw_process_began(getpid());
+	plan->keeper = getpid();
+	atomic_store(&keeper->state->common->keeper, (uint32_t)getpid());
+	n = readlink("/proc/self/exe", plan->program, sizeof(plan->program) - 1);
+	plan->program[n > 0 ? n : 0] = '\0';
+}
+
+int thaw_keeper_init(struct keeper *keeper, const struct thaw_keeper *given)
+{
+	struct thaw_serving *serving = given->serving;
+
+	*keeper = (struct keeper){
+		.serving = serving,
+		.state = serving->state,
+		.fuse_fd = given->fuse_fd,
+		.foreground = given->foreground,
+		.signals = -1,
+		.worker_fd = -1,
+		.hang_ms = serving->hang_ms ? serving->hang_ms : HANG_MS,
+		.warmer = {
+			.image = serving->image,
+			.warm = &serving->warm,
+			.counters = serving->counters,
+			.timeline = serving->timeline,
+			.fuse_fd = given->fuse_fd,
+			.root_fd = given->root_fd,
+			.root_path = given->root_path,
+			.ended_fd = -1,
+		},
+		.lookahead = {
+			.image = serving->image,
+			.timeline = serving->timeline,
+			.root_fd = given->root_fd,
+			.root_path = given->root_path,
+			.socket = -1,
+			.ended_fd = -1,
+		},
+	};
+	keeper->seen = calloc(keeper->state->slots, sizeof(*keeper->seen));
+	if (!keeper->seen || pipe2(keeper->life, O_CLOEXEC) < 0) {
+		free(keeper->seen);
+		return -ENOMEM;
+	}
+	fill_plan(keeper, given);
+	return 0;
+}
+
+static void start_helpers(struct keeper *keeper)
+{
+	struct thaw_serving *serving = keeper->serving;
+	int r;
+
+	if (serving->warm.count) {
+		thaw_keeper_start_worker(keeper);
+		r = thaw_warmer_start(&keeper->warmer);
+		if (r < 0)
+			thaw_log(LOG_WARNING, "%s: not warmed: %s", serving->name, strerror(-r));
+		keeper->state->plan->pusher = keeper->warmer.pid;
+		return;
+	}
+	/* A trace is to name what the workload lists. Before the worker, which inherits from it. */
+	if (!serving->trace && thaw_lookahead_start(&keeper->lookahead) == 0)
+		serving->lookahead = &keeper->lookahead;
+	keeper->state->plan->lister = keeper->lookahead.pid;
+	thaw_keeper_start_worker(keeper);
+}
+
+int thaw_keeper_run(struct thaw_keeper *given)
+{
+	struct keeper keeper;
+	int r;
+
+	r = thaw_keeper_init(&keeper, given);
+	if (r == 0) {
+		(void)signal(SIGCHLD, SIG_DFL); /* a valid signal: cannot fail */
+		start_helpers(&keeper);
+	}
+	(void)safe_close(given->root_fd); /* the lister's */
+	if (r < 0)
+		(void)safe_close(given->fuse_fd);
+	else
+		r = thaw_keeper_loop(&keeper);
+	return r;
+}
+
+void thaw_keeper_unmount(const char *directory, const char *device)
+{
+	struct thaw_mountpoint now;
+
+	if (thaw_mountinfo_find(directory, NULL, &now) == 0 && strcmp(now.device, device) == 0)
+		(void)!thaw_umount(directory, true, NULL); /* nobody is left to be told */
+}
+
+/* -- telling -- */
+
+int thaw_keeper_tell(int fd, int result, const struct thaw_error *err)
+{
+	struct keeper_outcome outcome = { .result = result, .pid = getpid() };
+
+	if (err)
+		outcome.err = *err;
+	/* Smaller than PIPE_BUF: written whole or not at all. */
+	return write(fd, &outcome, sizeof(outcome)) == (ssize_t)sizeof(outcome) ? 0 : -EPIPE;
+}
+
+int thaw_keeper_hear(int fd, struct keeper_outcome *ret_outcome)
+{
+	ssize_t n;
+
+	do
+		n = read(fd, ret_outcome, sizeof(*ret_outcome));
+	while (n < 0 && errno == EINTR);
+	return n == (ssize_t)sizeof(*ret_outcome) ? 0 : -EPIPE;
+}
+
+/* -- a keeper of its own -- */
 
 /* Told to begin, with the mount to warm; false if the caller is gone. */
 static bool wait_for_start(int socket, int *ret_root)
@@ -57,19 +186,21 @@ static bool wait_for_start(int socket, int *ret_root)
 
 static void __attribute__((noreturn)) run(struct thaw_serving *serving, int fuse_fd, int socket)
 {
-	const int keep[] = { fuse_fd, socket, thaw_image_fd(serving->image) };
-	int root, r;
+	const int keep[] = { fuse_fd, socket, thaw_image_fd(serving->image), serving->state->fd };
+	struct thaw_keeper keeper = { .serving = serving, .fuse_fd = fuse_fd };
+	int r;
 
-	thaw_log_open(false);
+	thaw_session_hold_signals(true);
 	thaw_detach_from_terminal();
-	close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
-	if (!wait_for_start(socket, &root))
+	thaw_sandbox_close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
+	thaw_log_open(false);
+	if (!wait_for_start(socket, &keeper.root_fd))
 		_exit(0);
 	/* The socket stays: who waits for the warmer learns by it when we are gone. */
 	/* Its own namespace does not have the mount: warming goes by the descriptor or not at all. */
-	if (root < 0)
+	if (keeper.root_fd < 0)
 		thaw_warm_pages_deinit(&serving->warm);
-	r = thaw_serving_run(serving, fuse_fd, root, NULL);
+	r = thaw_keeper_run(&keeper);
 	if (r < 0)
 		thaw_log(LOG_ERR, "%s: serving failed: %s", serving->name, strerror(-r));
 	_exit(0);
@@ -80,11 +211,14 @@ int thaw_keeper_start(struct thaw_serving *serving, int fuse_fd, struct thaw_err
 		      int *ret_socket)
 {
 	_cleanup_(closep) int socket = -1;
-	int sockets[2], status;
+	int sockets[2], status, r;
 	pid_t pid;
 
+	r = thaw_serving_share(serving, NULL, err);
+	if (r < 0)
+		return r;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) < 0)
-		return thaw_io(err, -errno, "no worker can be started");
+		return thaw_io(err, -errno, "no keeper can be started");
 	pid = fork();
 	if (pid == 0) {
 		(void)close(sockets[0]);
@@ -96,12 +230,12 @@ int thaw_keeper_start(struct thaw_serving *serving, int fuse_fd, struct thaw_err
 	socket = sockets[0];
 	(void)safe_close(sockets[1]);
 	if (pid < 0)
-		return thaw_io(err, -errno, "no worker can be started");
+		return thaw_io(err, -errno, "no keeper can be started");
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
-			return thaw_io(err, -errno, "no worker can be started");
+			return thaw_io(err, -errno, "no keeper can be started");
 	if (status != 0)
-		return thaw_io(err, -EAGAIN, "no worker can be started");
+		return thaw_io(err, -EAGAIN, "no keeper can be started");
 	*ret_socket = steal_fd(&socket);
 	return 0;
 }
@@ -131,6 +265,6 @@ int thaw_keeper_begin(struct thaw_serving *serving, int socket, const char *dire
 	if (serving->warm.count)
 		atomic_store(&serving->counters->warm_state, THAW_WARM_RUNNING);
 	if (sendmsg(socket, &message, MSG_NOSIGNAL) != 1)
-		return thaw_io(err, -errno, "the worker has ended");
+		return thaw_io(err, -errno, "the keeper has ended");
 	return 0;
 }

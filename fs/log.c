@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <syslog.h>
+#include <time.h>
 
 static bool to_stderr = true; /* process-wide, like the descriptors behind it */
 
@@ -13,6 +14,19 @@ void thaw_log_open(bool foreground)
 	to_stderr = foreground;
 	if (!foreground)
 		openlog("thaw", LOG_PID, LOG_DAEMON);
+}
+
+void thaw_log_open_now(bool foreground)
+{
+	to_stderr = foreground;
+	tzset(); /* reads a file, and lines carry the time */
+	if (!foreground)
+		openlog("thaw", LOG_PID | LOG_NDELAY, LOG_DAEMON);
+}
+
+void thaw_log_close(void)
+{
+	closelog();
 }
 
 void thaw_log(int priority, const char *format, ...)

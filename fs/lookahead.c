@@ -11,8 +11,10 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "sandbox.h"
 #include "session.h"
 #include "util/cleanup.h"
 #include "warmer.h"
@@ -85,7 +87,9 @@ static void become_lister(const struct thaw_lookahead *lookahead, int socket)
 	lister->root_path = lookahead->root_path;
 	lister->socket = 3;
 	lister->root = 4;
-	thaw_warmer_restrict_to_listing(lister->root, lister->root_path);
+	if (thaw_sandbox_enter(lister->root_path ? THAW_SANDBOX_CLONER : THAW_SANDBOX_LISTER,
+			       lister->root) < 0)
+		_exit(1);
 	if (lookahead->timeline)
 		thaw_timeline_set_warmer(lookahead->timeline, (uint32_t)getpid());
 	run(lister);
@@ -102,30 +106,36 @@ int thaw_lookahead_start(struct thaw_lookahead *lookahead)
 		return -EPERM; /* by its path, the mount would be busy at times */
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) < 0)
 		return -errno;
-	(void)signal(SIGCHLD, SIG_IGN); /* a valid signal: cannot fail */
 	pid = fork();
 	if (pid == 0) {
-		(void)signal(SIGTERM, SIG_DFL);
-		(void)signal(SIGINT, SIG_DFL);
 		thaw_session_hold_signals(false); /* it may be ended at any time */
 		become_lister(lookahead, sockets[1]);
 	}
 	(void)safe_close(sockets[1]);
 	if (pid < 0) {
-		(void)signal(SIGCHLD, SIG_DFL);
 		(void)safe_close(sockets[0]);
 		return -errno;
 	}
 	lookahead->socket = sockets[0];
+	lookahead->pid = pid;
+	lookahead->ended_fd = (int)syscall(SYS_pidfd_open, pid, 0);
 	return 0;
 }
 
 void thaw_lookahead_stop(struct thaw_lookahead *lookahead)
 {
-	if (lookahead->socket < 0)
-		return;
 	lookahead->socket = safe_close(lookahead->socket);
-	(void)signal(SIGCHLD, SIG_DFL); /* a valid signal: cannot fail */
+}
+
+bool thaw_lookahead_reap(struct thaw_lookahead *lookahead)
+{
+	if (lookahead->pid <= 0)
+		return true;
+	if (waitpid(lookahead->pid, NULL, WNOHANG) == 0)
+		return false;
+	lookahead->pid = 0;
+	lookahead->ended_fd = safe_close(lookahead->ended_fd);
+	return true;
 }
 
 void thaw_lookahead_listed(struct thaw_lookahead *lookahead,

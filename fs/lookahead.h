@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "thaw/image.h"
 #include "thaw/timeline.h"
@@ -21,17 +22,20 @@ struct thaw_lookahead {
 	int root_fd; /* a detached clone of the mount, borrowed; -1: there is no looking ahead */
 	const char *root_path; /* for further clones; NULL: it ends when it is idle */
 	int socket; /* to the process, once started; else -1 */
-	atomic_bool ended; /* the process has */
+	atomic_bool ended; /* the process has; of one worker */
+	pid_t pid;    /* until it is reaped; 0: none */
+	int ended_fd; /* readable when it has ended; -1: none */
 };
 
 /*
- * Start it; call before the worker has threads. Failure is -errno, and no more
- * than a pity. SIGCHLD is ignored from here on, until it is stopped, so that
- * nobody has to wait for the process.
+ * Start it, from the keeper: workers inherit the socket. Failure is -errno, and
+ * no more than a pity.
  */
 _must_check_ int thaw_lookahead_start(struct thaw_lookahead *lookahead);
-/* Let it end by itself. For one that was not started: does nothing. */
+/* Let it end by itself, when no worker has the socket either. */
 void thaw_lookahead_stop(struct thaw_lookahead *lookahead);
+/* True when there is none, or none any more. Never waits. */
+bool thaw_lookahead_reap(struct thaw_lookahead *lookahead);
 
 /* A directory was listed. From any thread; never waits. NULL is allowed. */
 void thaw_lookahead_listed(struct thaw_lookahead *lookahead,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Mounting an image, in the foreground or by a worker of its own. */
+/* Mounting an image, in the foreground or by a keeper of its own. */
 #include "thaw/mount.h"
 
 #include <errno.h>
@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "connect.h"
+#include "keeper-internal.h"
 #include "log.h"
 #include "mount-options.h"
 #include "mountinfo.h"
@@ -72,6 +73,10 @@ static int prepare(struct mount *mount, const char *image, const char *directory
 		return r;
 	mount->serving.threads = mount->options->threads;
 	mount->serving.cache_bytes = mount->options->cache_bytes;
+	mount->serving.hang_ms = mount->options->hang_ms;
+	r = thaw_serving_share(&mount->serving, NULL, err);
+	if (r < 0)
+		return r;
 	thaw_digest_hex(thaw_image_info(mount->serving.image)->identity, identity);
 	return thaw_mount_options_parse(mount->options->options, identity, err,
 					&mount->fuse_options);
@@ -84,36 +89,33 @@ static void mount_deinit(struct mount *mount)
 	free(mount->fuse_options);
 }
 
-/*
- * After a signal the mount still stands, and nobody serves it any more. But only
- * if it is still that one: after an unmount somebody may have mounted anew there.
- */
-static void unmount_own(const struct mount *mount, const char *device)
-{
-	struct thaw_mountpoint now;
-
-	if (thaw_mountinfo_find(mount->directory, NULL, &now) == 0 && strcmp(now.device, device) == 0)
-		(void)!thaw_umount(mount->directory, true, NULL); /* nobody is left to be told */
-}
-
-/* Mount, tell, serve, unmount. Runs in the process that is to be the worker. */
+/* Mount, tell, serve, unmount. Runs in the process that is to be the keeper. */
 static int serve(struct mount *mount, ready_fn *ready, void *ready_data, struct thaw_error *err)
 {
 	struct thaw_mountpoint own = { 0 };
-	int fd, r;
+	struct thaw_keeper keeper = {
+		.serving = &mount->serving,
+		.root_fd = -1,
+		.root_path = mount->directory,
+		.directory = mount->directory,
+		.device = own.device,
+		.foreground = mount->options->foreground,
+	};
+	int r;
 
 	thaw_session_hold_signals(true);
-	r = thaw_connect(mount->directory, mount->fuse_options, err, &fd);
+	r = thaw_connect(mount->directory, mount->fuse_options, err, &keeper.fuse_fd);
 	if (r < 0)
 		return r;
 	r = thaw_mountinfo_find(mount->directory, err, &own);
 	if (r >= 0)
 		r = ready ? ready(ready_data) : 0;
-	if (r == 0)
-		r = thaw_serving_run(&mount->serving, fd, thaw_warmer_clone_mount(mount->directory),
-				     mount->directory);
-	else
-		(void)safe_close(fd);
+	if (r == 0) {
+		keeper.root_fd = thaw_warmer_clone_mount(mount->directory);
+		r = thaw_keeper_run(&keeper);
+	} else {
+		(void)safe_close(keeper.fuse_fd);
+	}
 	if (r < 0)
 		(void)thaw_io(err, r, "serving failed");
 	/*
@@ -121,25 +123,13 @@ static int serve(struct mount *mount, ready_fn *ready, void *ready_data, struct 
 	 * the next mount here by now.
 	 */
 	if (r != 0)
-		unmount_own(mount, own.device);
+		thaw_keeper_unmount(mount->directory, own.device);
 	return r < 0 ? r : 0;
 }
 
-/* -- the worker as a process of its own -- */
+/* -- the keeper as a process of its own -- */
 
-/* What the worker writes to its parent once: how mounting went. */
-struct outcome {
-	int result;
-	struct thaw_error err;
-};
-
-static int tell(int fd, const struct outcome *outcome)
-{
-	/* Smaller than PIPE_BUF: written whole or not at all. */
-	return write(fd, outcome, sizeof(*outcome)) == (ssize_t)sizeof(*outcome) ? 0 : -EPIPE;
-}
-
-/* What the worker holds of the pipe to its parent; open as long as it lives. */
+/* What the keeper holds of the pipe to its parent; open as long as it lives. */
 struct teller {
 	int fd;
 	bool told;
@@ -148,65 +138,61 @@ struct teller {
 static int tell_ready(void *userdata)
 {
 	struct teller *teller = userdata;
-	struct outcome outcome = { 0 };
 
 	teller->told = true;
-	return tell(teller->fd, &outcome);
+	return thaw_keeper_tell(teller->fd, 0, NULL);
 }
 
-static void __attribute__((noreturn)) run_worker(struct mount *mount, int fd)
+static void __attribute__((noreturn)) run_keeper(struct mount *mount, int fd)
 {
 	struct teller teller = { .fd = fd };
-	struct outcome outcome = { 0 };
+	struct thaw_error err = { 0 };
+	int r;
 
 	thaw_log_open(false);
 	thaw_detach_from_terminal();
-	outcome.result = serve(mount, tell_ready, &teller, &outcome.err);
-	if (outcome.result < 0 && !teller.told)
-		(void)tell(fd, &outcome); /* if the parent is gone, so is whom it would tell */
-	else if (outcome.result < 0)
-		thaw_log(LOG_ERR, "%s: %s", mount->serving.name, outcome.err.text);
-	_exit(outcome.result < 0 ? THAW_EXIT_IO : THAW_EXIT_OK);
+	r = serve(mount, tell_ready, &teller, &err);
+	if (r < 0 && !teller.told)
+		(void)!thaw_keeper_tell(fd, r, &err); /* if the parent is gone, so is whom it would tell */
+	else if (r < 0)
+		thaw_log(LOG_ERR, "%s: %s", mount->serving.name, err.text);
+	_exit(r < 0 ? THAW_EXIT_IO : THAW_EXIT_OK);
 }
 
 /* Mounted is not yet serving: the first answer is what the caller waits for. */
-static int wait_for_answer(const struct mount *mount, int worker, struct thaw_error *err)
+static int wait_for_answer(const struct mount *mount, int keeper, struct thaw_error *err)
 {
 	struct stat st;
 	int r = 0;
 
 	if (stat(mount->directory, &st) < 0)
 		r = thaw_io(err, -errno, "mounted, but the worker does not answer");
-	else if (mount->options->wait_warm && !thaw_serving_wait_warm(&mount->serving, worker))
-		r = thaw_io(err, -ENOTCONN, "the worker ended while the mount was being warmed");
+	else if (mount->options->wait_warm && !thaw_serving_wait_warm(&mount->serving, keeper))
+		r = thaw_io(err, -ENOTCONN, "the keeper ended while the mount was being warmed");
 	if (r < 0)
 		(void)!thaw_umount(mount->directory, true, NULL); /* as far as it goes: err says why */
 	return r;
 }
 
-static int wait_for_worker(const struct mount *mount, pid_t pid, int fd, struct thaw_error *err)
+static int wait_for_keeper(const struct mount *mount, pid_t pid, int fd, struct thaw_error *err)
 {
-	struct outcome outcome;
-	ssize_t n;
-	int status;
+	struct keeper_outcome outcome;
+	int status, r;
 
-	do
-		n = read(fd, &outcome, sizeof(outcome));
-	while (n < 0 && errno == EINTR);
-	if (n == (ssize_t)sizeof(outcome) && outcome.result == 0)
+	r = thaw_keeper_hear(fd, &outcome);
+	if (r == 0 && outcome.result == 0)
 		return wait_for_answer(mount, fd, err);
 
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	if (n == (ssize_t)sizeof(outcome)) {
-		if (err)
-			*err = outcome.err;
-		return outcome.result;
-	}
-	return thaw_io(err, -EIO, "the worker ended before it could serve");
+	if (r < 0)
+		return thaw_io(err, -EIO, "the keeper ended before it could serve");
+	if (err)
+		*err = outcome.err;
+	return outcome.result;
 }
 
-static int start_worker(struct mount *mount, struct thaw_error *err)
+static int start_keeper(struct mount *mount, struct thaw_error *err)
 {
 	_cleanup_(closep) int reader = -1;
 	_cleanup_(closep) int writer = -1;
@@ -214,18 +200,18 @@ static int start_worker(struct mount *mount, struct thaw_error *err)
 	pid_t pid;
 
 	if (pipe2(fds, O_CLOEXEC) < 0)
-		return thaw_io(err, -errno, "no worker can be started");
+		return thaw_io(err, -errno, "no keeper can be started");
 	reader = fds[0];
 	writer = fds[1];
 	pid = fork();
 	if (pid < 0)
-		return thaw_io(err, -errno, "no worker can be started");
+		return thaw_io(err, -errno, "no keeper can be started");
 	if (pid == 0) {
 		reader = safe_close(reader);
-		run_worker(mount, steal_fd(&writer));
+		run_keeper(mount, steal_fd(&writer));
 	}
 	writer = safe_close(writer);
-	return wait_for_worker(mount, pid, reader, err);
+	return wait_for_keeper(mount, pid, reader, err);
 }
 
 int thaw_mount(const char *image, const char *directory, const struct thaw_mount_options *options,
@@ -239,7 +225,7 @@ int thaw_mount(const char *image, const char *directory, const struct thaw_mount
 	if (r == 0 && options->foreground) {
 		r = serve(&mount, NULL, NULL, err);
 	} else if (r == 0) {
-		r = start_worker(&mount, err);
+		r = start_keeper(&mount, err);
 	}
 	mount_deinit(&mount);
 	return r;

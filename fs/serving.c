@@ -5,20 +5,72 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <syslog.h>
 #include <unistd.h>
 
-#include "log.h"
-#include "lookahead.h"
 #include "session.h"
 #include "util/cleanup.h"
-#include "warmer.h"
+#include "worker.h"
 
-/* For the signal handler: there is one worker in a process. */
-static struct thaw_warmer *handler_warmer;
+/* -- the image's file -- */
+
+/* A source that says while it reads: a worker that waits for a disk does not hang. */
+struct watched_source {
+	struct thaw_source base;
+	struct thaw_source *inner;
+};
+
+static int watched_read(struct thaw_source *source, uint64_t offset, void *buf, size_t len)
+{
+	struct watched_source *watched = (struct watched_source *)source;
+	int r;
+
+	thaw_session_in_storage(true);
+	r = watched->inner->read(watched->inner, offset, buf, len);
+	thaw_session_in_storage(false);
+	return r;
+}
+
+static void watched_free(struct thaw_source *source)
+{
+	struct watched_source *watched = (struct watched_source *)source;
+
+	(void)thaw_source_free(watched->inner); /* always NULL */
+	free(watched);
+}
+
+/* Takes inner in any case. */
+static int watch_source(struct thaw_source *inner, struct thaw_error *err,
+			struct thaw_source **ret_source)
+{
+	struct watched_source *watched = malloc(sizeof(*watched));
+
+	if (!watched) {
+		(void)thaw_source_free(inner);
+		return thaw_oom(err);
+	}
+	watched->base = *inner;
+	watched->base.read = watched_read;
+	watched->base.free = watched_free;
+	watched->inner = inner;
+	*ret_source = &watched->base;
+	return 0;
+}
+
+/* Takes source. */
+static int open_image(struct thaw_serving *serving, struct thaw_source *source, const char *name,
+		      const char *warm, struct thaw_error *err)
+{
+	int r;
+
+	r = watch_source(source, err, &source);
+	if (r == 0)
+		r = thaw_image_open(source, err, &serving->image);
+	if (r == 0)
+		r = thaw_warm_pages_init(&serving->warm, serving->image, name, warm, err);
+	return r;
+}
 
 int thaw_serving_init(struct thaw_serving *serving, const char *image, const char *warm,
 		      struct thaw_error *err)
@@ -26,64 +78,43 @@ int thaw_serving_init(struct thaw_serving *serving, const char *image, const cha
 	struct thaw_source *source;
 	int r;
 
-	*serving = (struct thaw_serving){ .name = image };
+	*serving = (struct thaw_serving){ .name = image, .uid = getuid(), .gid = getgid() };
 	r = thaw_source_open(image, err, &source);
+	return r < 0 ? r : open_image(serving, source, image, warm, err);
+}
+
+int thaw_serving_init_fd(struct thaw_serving *serving, int fd, const char *name,
+			 const char *warm, struct thaw_error *err)
+{
+	struct thaw_source *source;
+	int r;
+
+	*serving = (struct thaw_serving){ .name = name, .uid = getuid(), .gid = getgid() };
+	r = thaw_source_from_fd(fd, err, &source);
+	return r < 0 ? r : open_image(serving, source, name, warm, err);
+}
+
+int thaw_serving_share(struct thaw_serving *serving, const char *path, struct thaw_error *err)
+{
+	int r = 0;
+
+	if (!serving->state)
+		r = thaw_state_new(path, thaw_session_threads(serving->threads), err,
+				   &serving->state);
 	if (r == 0)
-		r = thaw_image_open(source, err, &serving->image);
-	if (r == 0)
-		r = thaw_warm_pages_init(&serving->warm, serving->image, image, warm, err);
-	if (r < 0)
-		return r;
-	serving->counters = thaw_counters_new();
-	return serving->counters ? 0 : thaw_oom(err);
+		serving->counters = &serving->state->common->counters;
+	return r;
 }
 
 void thaw_serving_deinit(struct thaw_serving *serving)
 {
 	thaw_warm_pages_deinit(&serving->warm);
 	thaw_image_free(serving->image);
-	thaw_counters_free(serving->counters);
+	thaw_state_free(serving->state);
 	*serving = (struct thaw_serving){ 0 };
 }
 
-/* A warmer that was killed must not look as if it were still at work. */
-static void reap_warmer(int signal_number)
-{
-	struct thaw_warmer *warmer = handler_warmer;
-	uint32_t running = THAW_WARM_RUNNING;
-	int saved = errno;
-
-	if (warmer->pid > 0 && waitpid(warmer->pid, NULL, WNOHANG) == warmer->pid) {
-		warmer->pid = 0;
-		atomic_compare_exchange_strong(&warmer->counters->warm_state, &running,
-					       THAW_WARM_STOPPED);
-	}
-	errno = saved;
-}
-
-static void start_warmer(const struct thaw_serving *serving, struct thaw_warmer *warmer)
-{
-	struct sigaction action = { .sa_handler = reap_warmer, .sa_flags = SA_RESTART };
-	sigset_t child;
-	int r;
-
-	/* Held back until its number is known: it may end at once. */
-	(void)sigemptyset(&child); /* valid arguments: none of these can fail */
-	(void)sigaddset(&child, SIGCHLD);
-	(void)pthread_sigmask(SIG_BLOCK, &child, NULL);
-	handler_warmer = warmer;
-	(void)sigaction(SIGCHLD, &action, NULL);
-	r = thaw_warmer_start(warmer);
-	(void)pthread_sigmask(SIG_UNBLOCK, &child, NULL);
-	if (r < 0)
-		thaw_log(LOG_WARNING, "%s: not warmed: %s", serving->name, strerror(-r));
-}
-
-static void stop_warmer(struct thaw_warmer *warmer)
-{
-	(void)signal(SIGCHLD, SIG_DFL); /* a valid signal: cannot fail */
-	thaw_warmer_stop(warmer);
-}
+/* -- the worker -- */
 
 /* By the thread that decodes, before and after. */
 static void note_decoding(void *userdata, const struct thaw_frame *frame, bool done)
@@ -101,61 +132,36 @@ static void note_decoding(void *userdata, const struct thaw_frame *frame, bool d
 		began = thaw_timeline_now();
 }
 
-int thaw_serving_run(struct thaw_serving *serving, int fd, int root_fd, const char *root_path)
+int thaw_serving_work(struct thaw_serving *serving, int fuse_fd, int life, bool quiet)
 {
-	_cleanup_(closep) _unused_ int own_fd = fd;
-	struct thaw_warmer warmer = {
-		.image = serving->image,
-		.warm = &serving->warm,
-		.counters = serving->counters,
-		.timeline = serving->timeline,
-		.fuse_fd = fd,
-		.root_fd = root_fd,
-		.root_path = root_path,
-		.life = -1,
-	};
-	struct thaw_lookahead lookahead = {
-		.image = serving->image,
-		.timeline = serving->timeline,
-		.root_fd = root_fd,
-		.root_path = root_path,
-		.socket = -1,
-	};
-	struct pollfd connection = { .fd = fd }; /* POLLERR: the mount is gone */
 	struct thaw_worker worker;
 	int r;
 
 	r = thaw_worker_init(&worker, serving->image, serving->name, serving->cache_bytes);
-	if (r < 0) {
-		(void)safe_close(root_fd);
+	if (r < 0)
 		return r;
-	}
+	worker.uid = serving->uid;
+	worker.gid = serving->gid;
+	worker.state = serving->state;
 	worker.counters = serving->counters;
+	worker.life = life;
+	worker.keeper = atomic_load(&serving->state->common->keeper);
 	worker.trace = serving->trace;
 	worker.timeline = serving->timeline;
 	if (serving->timeline)
 		thaw_reader_observe(worker.reader, note_decoding, serving->timeline);
+	worker.lookahead = serving->lookahead;
 	worker.no_readahead = serving->no_readahead;
 	worker.warm = serving->warm.count ? &serving->warm : NULL;
-	if (serving->warm.count)
-		start_warmer(serving, &warmer);
-	else if (!serving->trace && thaw_lookahead_start(&lookahead) == 0)
-		worker.lookahead = &lookahead; /* a trace is to name what the workload lists */
-	(void)safe_close(root_fd); /* the lister's */
-	r = thaw_session_run(&worker, fd, serving->threads);
-	thaw_lookahead_stop(&lookahead);
-	/* While we hold the descriptor: nobody can be left waiting for an answer. */
-	if (serving->warm.count)
-		stop_warmer(&warmer);
-	if (r == 0 && poll(&connection, 1, 0) == 0)
-		r = THAW_STILL_MOUNTED;
+	worker.quiet = quiet;
+	r = thaw_session_run(&worker, fuse_fd, thaw_session_threads(serving->threads));
 	thaw_worker_deinit(&worker);
 	return r;
 }
 
-bool thaw_serving_wait_warm(const struct thaw_serving *serving, int worker)
+bool thaw_serving_wait_warm(const struct thaw_serving *serving, int keeper)
 {
-	struct pollfd gone = { .fd = worker }; /* POLLHUP always counts */
+	struct pollfd gone = { .fd = keeper }; /* POLLHUP always counts */
 
 	while (atomic_load(&serving->counters->warm_state) == THAW_WARM_RUNNING)
 		if (poll(&gone, 1, 1) > 0)

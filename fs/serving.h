@@ -5,43 +5,59 @@
  * is mounted or forked, so that whoever asked learns what is wrong with it, and
  * what the processes then share.
  */
-#include "counters.h"
+#include <sys/types.h>
+
+#include "keeper-state.h"
 #include "thaw/image.h"
 #include "thaw/timeline.h"
 #include "warm-pages.h"
+
+struct thaw_lookahead;
 
 struct thaw_serving {
 	struct thaw_image *image;
 	const char *name; /* of the image, for the log; borrowed */
 	struct thaw_warm_pages warm;
-	struct thaw_counters *counters;
+	struct thaw_state *state; /* shared with keeper and worker; NULL before it is needed */
+	struct thaw_counters *counters; /* of the state, or NULL */
 	struct thaw_trace *trace; /* borrowed; set it to record */
 	struct thaw_timeline *timeline; /* likewise */
+	struct thaw_lookahead *lookahead; /* borrowed; the keeper's */
 	bool no_readahead;	  /* the trace is to name just the pages that are touched */
 	unsigned threads;	  /* 0: the default */
 	uint64_t cache_bytes;	  /* 0: the default */
+	unsigned hang_ms;	  /* a request that takes longer gets its worker replaced; 0: the default */
+	uid_t uid; /* whom files belong to; whoever calls thaw_serving_init() */
+	gid_t gid;
 };
 
 /* Open the image and the warm sets of choice (as for thaw_warm_pages_init()). */
 _must_check_ int thaw_serving_init(struct thaw_serving *serving, const char *image,
 				   const char *warm, struct thaw_error *err);
+/* The same for a descriptor, borrowed; name is for the log. */
+_must_check_ int thaw_serving_init_fd(struct thaw_serving *serving, int fd, const char *name,
+				      const char *warm, struct thaw_error *err);
+/* Make the state (path: see thaw_state_new()), unless there is one; threads must be set. */
+_must_check_ int thaw_serving_share(struct thaw_serving *serving, const char *path,
+				    struct thaw_error *err);
 void thaw_serving_deinit(struct thaw_serving *serving);
 
 /*
- * In the process that is the worker: start the warmer, serve until the mount is
- * gone or SIGTERM comes. fd and root_fd (see warmer.h; -1 for none) are taken.
- * THAW_STILL_MOUNTED when it was a signal: then the mount is there and dead.
+ * In the process that is the worker, which has nothing of the keeper's but a few
+ * descriptors: serve fuse_fd (borrowed) until the mount is gone or SIGTERM comes,
+ * sandboxed. 0 then; -errno when serving is impossible. life: a pipe whose other
+ * end the keeper has. quiet: not the first to fail, so libfuse need not complain
+ * again.
  */
-#define THAW_STILL_MOUNTED 1
-_must_check_ int thaw_serving_run(struct thaw_serving *serving, int fd, int root_fd,
-				  const char *root_path);
+_must_check_ int thaw_serving_work(struct thaw_serving *serving, int fuse_fd, int life,
+				   bool quiet);
 
 /*
- * Wait until the warmer has finished or given up; at once without one. worker is
- * a pipe or socket whose other end only the worker has: false when that is gone.
+ * Wait until the warmer has finished or given up; at once without one. keeper is
+ * a pipe or socket whose other end only the keeper has: false when that is gone.
  * The caller must not hold the FUSE descriptor (see warmer.h).
  */
-_must_check_ bool thaw_serving_wait_warm(const struct thaw_serving *serving, int worker);
+_must_check_ bool thaw_serving_wait_warm(const struct thaw_serving *serving, int keeper);
 
 /* Leave the caller's terminal, session and directory. */
 void thaw_detach_from_terminal(void);

@@ -6,9 +6,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/fuse.h>
-#include <linux/landlock.h>
 #include <linux/mount.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +21,7 @@
 #include <unistd.h>
 
 #include "memory-pressure.h"
+#include "sandbox.h"
 #include "session.h"
 #include "util/cleanup.h"
 
@@ -51,35 +50,6 @@ struct lister {
 	char path[PATH_MAX];
 	char names[1 << 16]; /* what getdents64() fills and nobody reads */
 };
-
-void thaw_warmer_restrict_to_listing(int root_fd, const char *root_path)
-{
-	struct landlock_ruleset_attr ruleset = {
-		.handled_access_fs = LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_WRITE_FILE |
-				     LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR |
-				     LANDLOCK_ACCESS_FS_REMOVE_DIR | LANDLOCK_ACCESS_FS_REMOVE_FILE |
-				     LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_DIR |
-				     LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_SOCK |
-				     LANDLOCK_ACCESS_FS_MAKE_FIFO | LANDLOCK_ACCESS_FS_MAKE_BLOCK |
-				     LANDLOCK_ACCESS_FS_MAKE_SYM,
-	};
-	struct landlock_path_beneath_attr beneath = {
-		.allowed_access = LANDLOCK_ACCESS_FS_READ_DIR,
-	};
-	int fd;
-
-	fd = (int)syscall(SYS_landlock_create_ruleset, &ruleset, sizeof(ruleset), 0);
-	if (fd < 0)
-		return; /* an older kernel, or switched off */
-	beneath.parent_fd = root_fd >= 0 ? fcntl(root_fd, F_DUPFD_CLOEXEC, 3) :
-					   open(root_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (beneath.parent_fd >= 0 &&
-	    syscall(SYS_landlock_add_rule, fd, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0) == 0 &&
-	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
-		(void)syscall(SYS_landlock_restrict_self, fd, 0); /* a second fence, not the first */
-	(void)safe_close(beneath.parent_fd);
-	(void)safe_close(fd);
-}
 
 /* The path of an inode for the *at() calls. */
 static int base_of(struct lister *lister, uint32_t ino)
@@ -168,12 +138,16 @@ static void __attribute__((noreturn)) run_lister(const struct thaw_warmer *warme
 {
 	struct lister *lister = calloc(1, sizeof(*lister));
 	uint32_t base = 0;
+	int place;
 
 	if (!lister)
 		_exit(1);
 	lister->warmer = warmer;
 	lister->open_fd = -1;
-	thaw_warmer_restrict_to_listing(warmer->root_fd, warmer->root_path);
+	place = warmer->root_fd >= 0 ? warmer->root_fd :
+				       open(warmer->root_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (thaw_sandbox_enter(THAW_SANDBOX_LISTER, place) < 0)
+		_exit(1);
 	if (warmer->timeline)
 		thaw_timeline_set_warmer(warmer->timeline, (uint32_t)getpid());
 	for (unsigned i = 0; i < warmer->warm->count; i++) {
@@ -319,9 +293,10 @@ static int start_lister(struct pusher *pusher)
 		return -errno;
 	pid = fork();
 	if (pid == 0) {
+		const int keep[] = { pusher->warmer->root_fd, fds[1] };
+
 		/* Nobody may hold both: see warmer.h. */
-		(void)close(pusher->fuse_fd);
-		(void)safe_close(fds[0]);
+		thaw_sandbox_close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
 		die_with_parent(parent);
 		run_lister(pusher->warmer, fds[1]);
 	}
@@ -349,30 +324,10 @@ static int push_all(struct pusher *pusher)
 	return 0;
 }
 
-static void __attribute__((noreturn)) run_pusher(const struct thaw_warmer *warmer, int fuse_fd)
-{
-	struct pusher pusher = { .warmer = warmer, .fuse_fd = fuse_fd };
-	int r;
-
-	thaw_memory_open(&pusher.memory);
-	r = thaw_memory_tight(&pusher.memory, 0) ? -ENOMEM : start_lister(&pusher);
-	/* The mount is the lister's from here on. */
-	(void)safe_close(warmer->root_fd);
-	if (r == 0)
-		r = push_all(&pusher);
-	atomic_store(&warmer->counters->warm_state, r < 0 ? THAW_WARM_STOPPED : THAW_WARM_FINISHED);
-	_exit(0);
-}
-
-/* -- the guard -- */
-
-/* The kernel refuses to fill less than a largest write request: 1 MiB and its header. */
-#define REQUEST_SIZE ((1u << 20) + (64u << 10))
-
 /*
- * A device of our own on the worker's connection. What the worker had read and
- * not answered when it died ends with the worker's own device; were the two
- * one, it would wait for us. The old one if there is no other.
+ * A device of our own on the connection. What a worker has read and not answered
+ * ends with the device of workers and keeper, if all of them have died; were the
+ * two one, it would wait for us. The old one if there is no other.
  */
 static int clone_device(int fuse_fd)
 {
@@ -387,102 +342,65 @@ static int clone_device(int fuse_fd)
 	return fd;
 }
 
-/* Read one request and refuse it; false when the connection has ended. */
-static bool refuse_request(int fuse_fd, uint8_t *buf)
+static void __attribute__((noreturn)) run_pusher(const struct thaw_warmer *warmer)
 {
-	struct fuse_out_header out = { .len = sizeof(out), .error = -ECONNABORTED };
-	struct fuse_in_header in;
-	ssize_t n = read(fuse_fd, buf, REQUEST_SIZE);
+	const int keep[] = { warmer->fuse_fd, warmer->root_fd, thaw_image_fd(warmer->image) };
+	struct pusher pusher = { .warmer = warmer };
+	int r;
 
-	if (n < (ssize_t)sizeof(in))
-		return n < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOENT);
-	memcpy(&in, buf, sizeof(in));
-	out.unique = in.unique;
-	(void)!write(fuse_fd, &out, sizeof(out)); /* what wants no answer: ENOENT */
-	return true;
-}
-
-/*
- * The worker is gone. The pusher may be waiting for a page that a reader has
- * locked, and the reader for an answer; neither can be killed, and as long as
- * the pusher has the device, the kernel does not give up on the answer. So
- * whatever is asked gets one, until the pusher has ended.
- */
-static void end_pusher(int fuse_fd, pid_t pid)
-{
-	uint8_t *buf = malloc(REQUEST_SIZE);
-	struct pollfd request = { .fd = fuse_fd, .events = POLLIN };
-
-	(void)kill(pid, SIGKILL);
-	(void)fcntl(fuse_fd, F_SETFL, O_RDWR | O_NONBLOCK);
-	while (buf && waitpid(pid, NULL, WNOHANG) == 0) {
-		if (request.fd < 0)
-			(void)poll(NULL, 0, 1);
-		else if (poll(&request, 1, 1) > 0 && !refuse_request(fuse_fd, buf))
-			request.fd = -1;
-	}
-	free(buf);
-}
-
-static void __attribute__((noreturn)) run_guard(const struct thaw_warmer *warmer, int life)
-{
-	int fuse_fd = clone_device(warmer->fuse_fd), done;
-	pid_t self = getpid(), pid;
-	struct pollfd ends[2];
-
-	pid = fork();
-	if (pid < 0)
-		_exit(1);
-	if (pid == 0) {
-		thaw_session_hold_signals(false); /* it may be ended at any time */
-		die_with_parent(self);
-		(void)safe_close(life);
-		run_pusher(warmer, fuse_fd);
-	}
+	thaw_sandbox_close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
+	pusher.fuse_fd = clone_device(warmer->fuse_fd);
+	thaw_memory_open(&pusher.memory);
+	r = thaw_memory_tight(&pusher.memory, 0) ? -ENOMEM : start_lister(&pusher);
+	/* The mount is the lister's from here on. */
 	(void)safe_close(warmer->root_fd);
-	done = (int)syscall(SYS_pidfd_open, pid, 0);
-	ends[0] = (struct pollfd){ .fd = done, .events = POLLIN };
-	ends[1] = (struct pollfd){ .fd = life, .events = POLLIN };
-	while (done >= 0 && poll(ends, 2, -1) < 0 && errno == EINTR)
-		;
-	if (done >= 0 && ends[0].revents == 0)
-		end_pusher(fuse_fd, pid);
-	else
-		(void)waitpid(pid, NULL, 0);
+	if (r == 0)
+		r = thaw_sandbox_enter(THAW_SANDBOX_PUSHER, -1);
+	if (r == 0)
+		r = push_all(&pusher);
+	atomic_store(&warmer->counters->warm_state, r < 0 ? THAW_WARM_STOPPED : THAW_WARM_FINISHED);
 	_exit(0);
 }
 
 int thaw_warmer_start(struct thaw_warmer *warmer)
 {
-	int fds[2];
-	pid_t pid;
+	pid_t parent = getpid(), pid;
 
 	atomic_store(&warmer->counters->warm_pages_total, warmer->warm->pages);
 	atomic_store(&warmer->counters->warm_state, THAW_WARM_RUNNING);
-	pid = pipe2(fds, O_CLOEXEC) < 0 ? -1 : fork();
+	pid = fork();
 	if (pid == 0) {
-		(void)signal(SIGCHLD, SIG_DFL); /* valid signals: cannot fail */
-		(void)signal(SIGTERM, SIG_DFL);
-		(void)signal(SIGINT, SIG_DFL);
-		/* SIGTERM to all of a unit: the guard is needed until the others have ended. */
-		thaw_session_hold_signals(true);
-		(void)safe_close(fds[1]);
-		run_guard(warmer, fds[0]);
+		thaw_session_hold_signals(false); /* it may be ended at any time */
+		die_with_parent(parent);
+		run_pusher(warmer);
 	}
 	if (pid < 0) {
 		atomic_store(&warmer->counters->warm_state, THAW_WARM_STOPPED);
 		return -errno;
 	}
-	(void)safe_close(fds[0]);
 	warmer->pid = pid;
-	warmer->life = fds[1];
+	warmer->ended_fd = (int)syscall(SYS_pidfd_open, pid, 0);
 	return 0;
 }
 
-void thaw_warmer_stop(struct thaw_warmer *warmer)
+bool thaw_warmer_reap(struct thaw_warmer *warmer)
 {
-	warmer->life = safe_close(warmer->life);
-	while (warmer->pid > 0 && waitpid(warmer->pid, NULL, 0) < 0 && errno == EINTR)
-		;
+	uint32_t running = THAW_WARM_RUNNING;
+
+	if (warmer->pid <= 0)
+		return true;
+	if (waitpid(warmer->pid, NULL, WNOHANG) == 0)
+		return false;
 	warmer->pid = 0;
+	warmer->ended_fd = safe_close(warmer->ended_fd);
+	/* One that was killed must not look as if it were still at work. */
+	atomic_compare_exchange_strong(&warmer->counters->warm_state, &running,
+				       THAW_WARM_STOPPED);
+	return true;
+}
+
+void thaw_warmer_kill(struct thaw_warmer *warmer)
+{
+	if (warmer->pid > 0)
+		(void)kill(warmer->pid, SIGKILL); /* not yet reaped: it is still ours */
 }

@@ -2,19 +2,32 @@
 #pragma once
 /*
  * The warmer: pushes warm sets into the kernel's caches, ahead of who will want
- * them, then ends. Three processes beside the worker:
+ * them, then ends. Two processes beside the worker:
  *
- *	guard   holds the FUSE descriptor; ends the others when the worker ends
- *	pusher  holds it too; decompresses and stores pages
- *	lister  holds the mount; lists directories and looks names up, so that the
- *	        kernel knows the inodes that pages are stored for
+ *	pusher  the keeper's child; holds the FUSE descriptor; decompresses and
+ *	        stores pages
+ *	lister  its child; holds the mount; lists directories and looks names up, so
+ *	        that the kernel knows the inodes that pages are stored for
  *
  * Nobody may hold both: whoever waits for an answer from a mount cannot be
  * killed until it comes, and as long as somebody holds the descriptor, the
  * kernel believes that it may come. The pusher waits in the same way when it
- * stores a page that a reader waits for: hence the guard, which waits for
- * nothing. For the same reason none is a thread of the worker.
+ * stores a page that a reader waits for. So there must always be somebody who
+ * answers and never waits:
+ *
+ *	worker killed              the keeper starts another, which answers
+ *	keeper killed              the worker answers; the pusher then ends
+ *	mount ends, or SIGTERM     the keeper refuses requests until the pusher
+ *	                           has ended
+ *	both killed at once        what the worker had read ends with its device,
+ *	                           which the pusher's is not; what nobody had read
+ *	                           yet is waited for if the pusher happens to wait
+ *	                           for the same page: then only the connection's
+ *	                           abort (/sys/fs/fuse/connections) frees it
+ *
+ * For the same reason neither is a thread of the worker or of the keeper.
  */
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "thaw/timeline.h"
@@ -33,24 +46,18 @@ struct thaw_warmer {
 	int root_fd;
 	const char *root_path;
 
-	pid_t pid; /* of the guard, once started, until it is reaped; 0: none */
-	int life;  /* closed: it is to end */
+	pid_t pid; /* of the pusher, once started, until it is reaped; 0: none */
+	int ended_fd; /* readable when it has ended; -1: none */
 };
 
 /*
- * Start it. Call from the worker's main thread, before it has others. Failure is
- * -errno, and no more than a pity. Signals SIGCHLD in the worker when it ends.
+ * Start it, from the keeper. Failure is -errno, and no more than a pity. It ends
+ * with the keeper.
  */
 _must_check_ int thaw_warmer_start(struct thaw_warmer *warmer);
-/*
- * End it, if it has not ended. Requests that nobody serves any more are refused
- * meanwhile. For a warmer that was not started: does nothing.
- */
-void thaw_warmer_stop(struct thaw_warmer *warmer);
+/* True when there is none, or none any more. Never waits. */
+bool thaw_warmer_reap(struct thaw_warmer *warmer);
+/* It ends as soon as it waits for nobody: requests must be answered or refused until then. */
+void thaw_warmer_kill(struct thaw_warmer *warmer);
 /* A clone of the mount at path for root_fd; -1 where the kernel or our rights forbid it. */
 int thaw_warmer_clone_mount(const char *path);
-/*
- * For a lister: the only thing that this process may do with files from here on
- * is to list directories of the mount. root_fd and root_path as above.
- */
-void thaw_warmer_restrict_to_listing(int root_fd, const char *root_path);

@@ -9,12 +9,14 @@
 #include "worker.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
 #include <time.h>
 
 #include "counters.h"
+#include "keeper-state.h"
 #include "log.h"
 #include "lookahead.h"
 #include "thaw/trace.h"
@@ -327,6 +329,15 @@ static void worker_statfs(fuse_req_t req, fuse_ino_t ino)
 	(void)fuse_reply_statfs(req, &st);
 }
 
+/* 0 when it has ended and no other has taken its place. */
+static uint32_t keeper_of(const struct thaw_worker *worker)
+{
+	uint32_t keeper = atomic_load(&worker->state->common->keeper);
+	struct pollfd life = { .fd = worker->life }; /* POLLHUP always counts */
+
+	return keeper == worker->keeper && poll(&life, 1, 0) > 0 ? 0 : keeper;
+}
+
 static void fill_thaw_stat(struct thaw_worker *worker, struct thaw_stat *st)
 {
 	struct thaw_counters *counters = worker->counters;
@@ -339,6 +350,9 @@ static void fill_thaw_stat(struct thaw_worker *worker, struct thaw_stat *st)
 		.version = THAW_STAT_VERSION,
 		.warm_state = atomic_load(&counters->warm_state),
 		.worker = (uint64_t)getpid(),
+		.keeper = keeper_of(worker),
+		.restarts = atomic_load(&worker->state->common->restarts),
+		.refused = atomic_load(&worker->state->common->refused),
 		.seconds = (uint64_t)now.tv_sec - worker->began,
 		.bytes_read = atomic_load(&counters->bytes_read),
 		.bytes_stored = reader.bytes_stored,
@@ -351,6 +365,10 @@ static void fill_thaw_stat(struct thaw_worker *worker, struct thaw_stat *st)
 		.warm_pages_read = atomic_load(&counters->warm_pages_read),
 		.warm_overtaken = atomic_load(&counters->warm_overtaken),
 	};
+	/* The warmer ended with the keeper, which would have said so. */
+	if (st->keeper == 0 && st->warm_state == THAW_WARM_RUNNING)
+		st->warm_state = THAW_WARM_STOPPED;
+	thaw_common_death(worker->state->common, st->death);
 	memcpy(st->identity, thaw_image_info(worker->image)->identity, sizeof(st->identity));
 	for (unsigned i = 0; i < THAW_STAT_OPCODES; i++)
 		st->requests[i] = atomic_load(&counters->requests[i]);

@@ -18,22 +18,27 @@ struct thaw_worker {
 	const struct thaw_image *image;
 	struct thaw_reader *reader;
 	const char *name; /* of the image, for the log */
-	struct thaw_counters *counters; /* shared with the warmer */
+	struct thaw_state *state;	/* shared with the keeper */
+	struct thaw_counters *counters; /* its, shared with the warmer */
+	int life; /* a pipe from the keeper that started us, ... */
+	uint32_t keeper; /* ... its pid */
 	struct thaw_trace *trace;	/* when recording; else NULL */
 	struct thaw_timeline *timeline; /* likewise */
 	const struct thaw_warm_pages *warm; /* what the warmer pushes; NULL without warm sets */
 	struct thaw_lookahead *lookahead; /* NULL: none */
+	bool quiet; /* say nothing about what fails while beginning */
 	bool no_readahead; /* while recording: reads name just what is touched */
 	uint64_t began;	   /* CLOCK_MONOTONIC seconds */
 	uid_t uid;	  /* whom files belong to */
 	gid_t gid;
+	atomic_uint slots_taken; /* by threads */
 	/* A bit a frame: already complained about. */
 	_Atomic uint8_t *reported;
 };
 
 /*
  * The image and name are borrowed. cache_bytes as for thaw_reader_new(). What
- * follows "counters" above is for the caller to set afterwards; counters must be.
+ * follows "name" above is for the caller to set afterwards; state and counters must be.
  */
 _must_check_ int thaw_worker_init(struct thaw_worker *worker, const struct thaw_image *image,
 				  const char *name, uint64_t cache_bytes);

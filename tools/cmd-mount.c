@@ -98,13 +98,15 @@ static int take_warm(char *options, char **warm)
 
 static int run_mount(int argc, char **argv)
 {
-	enum { OPT_THREADS = TOOL_BAD_OPTION + 1, OPT_CACHE, OPT_WARM, OPT_WAIT_WARM };
+	enum { OPT_THREADS = TOOL_BAD_OPTION + 1, OPT_CACHE, OPT_WARM, OPT_WAIT_WARM,
+	       OPT_HANG };
 	static const struct option options[] = {
 		{ "foreground", no_argument, NULL, 'f' },
 		{ "threads", required_argument, NULL, OPT_THREADS },
 		{ "cache-size", required_argument, NULL, OPT_CACHE },
 		{ "warm", required_argument, NULL, OPT_WARM },
 		{ "wait-warm", no_argument, NULL, OPT_WAIT_WARM },
+		{ "hang-limit", required_argument, NULL, OPT_HANG },
 		{ "options", required_argument, NULL, 'o' },
 		{ "help", no_argument, NULL, TOOL_HELP },
 		{ 0 },
@@ -133,6 +135,12 @@ static int run_mount(int argc, char **argv)
 		case OPT_CACHE:
 			if (!tool_parse_size(optarg, &mount.cache_bytes))
 				return tool_usage("mount", "'%s' is no size", optarg);
+			break;
+		case OPT_HANG:
+			if (!tool_parse_number(optarg, 1, 86400, &number))
+				return tool_usage("mount", "'%s' is no number of seconds (1 to 86400)",
+						  optarg);
+			mount.hang_ms = (unsigned)number * 1000;
 			break;
 		case OPT_WARM:
 			mount.warm = optarg;
@@ -239,6 +247,9 @@ const struct tool_command tool_mount = {
 		"      --warm=SETS      warm sets to push into memory: all (default), none, or\n"
 		"                       a name; also -o warm=SETS\n"
 		"      --wait-warm      return only when they are in memory\n"
+		"      --hang-limit SECONDS\n"
+		"                       replace a worker that leaves a request unanswered for\n"
+		"                       so long (30)\n"
 		"  -o, --options OPTS   mount options: allow_other, noexec, noatime, ...\n"
 		"      --help           show this help\n"
 		"\n"
@@ -254,7 +265,7 @@ const struct tool_command tool_umount = {
 		"Unmounts DIR, which must be a mount of thaw's.\n"
 		"\n"
 		"Options:\n"
-		"  -l, --lazy  also when in use: it vanishes at once, and its worker ends\n"
+		"  -l, --lazy  also when in use: it vanishes at once, and its keeper ends\n"
 		"              with the last user\n"
 		"      --help  show this help\n",
 };

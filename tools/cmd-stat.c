@@ -42,10 +42,15 @@ static int print_json(const struct thaw_stat *st)
 	(void)json_object_set_new(object, "requests_total", json_integer((json_int_t)total));
 	(void)json_object_set_new(object, "requests", requests);
 	(void)json_object_set_new(object, "latency_us_log2", latency);
+	(void)json_object_set_new(object, "last_death",
+				  st->death[0] ? json_string(st->death) : json_null());
 	(void)json_object_set_new(object, "warm_state", json_string(warm_state(st)));
 #define COUNT(key) \
 	(void)json_object_set_new(object, #key, json_integer((json_int_t)st->key))
 	COUNT(worker);
+	COUNT(keeper);
+	COUNT(restarts);
+	COUNT(refused);
 	COUNT(seconds);
 	COUNT(bytes_read);
 	COUNT(bytes_stored);
@@ -89,6 +94,14 @@ static void print_text(const char *directory, const struct thaw_stat *st)
 	printf("\nidentity   sha256:%s\n", identity);
 	printf("worker     process %llu, for %llu s\n", (unsigned long long)st->worker,
 	       (unsigned long long)st->seconds);
+	if (st->keeper)
+		printf("keeper     process %llu", (unsigned long long)st->keeper);
+	else
+		printf("keeper     none: it has ended");
+	printf("; workers restarted %llu, requests refused %llu\n",
+	       (unsigned long long)st->restarts, (unsigned long long)st->refused);
+	if (st->death[0])
+		printf("last death the worker %s\n", st->death);
 	printf("requests   %llu (half within %llu us, 99 %% within %llu us)\n",
 	       (unsigned long long)total, (unsigned long long)percentile(st, 0.5),
 	       (unsigned long long)percentile(st, 0.99));
@@ -166,7 +179,8 @@ const struct tool_command tool_stat = {
 		"\n"
 		"Shows what the worker of the image that is mounted at DIR, or below the view\n"
 		"at DIR, has done since it was mounted: requests by type and time, bytes read\n"
-		"and decompressed, the frame cache, and how far the warmer was of use.\n"
+		"and decompressed, the frame cache, and how far the warmer was of use; and how\n"
+		"often the keeper had to start another worker.\n"
 		"\n"
 		"  --json   print JSON\n"
 		"  --help   show this help\n",

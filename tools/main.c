@@ -88,6 +88,8 @@ static int dispatch(int argc, char **argv)
 #ifdef THAW_WITH_FUSE
 	if (strcmp(name, "launch") == 0) /* not listed: only stubs call it */
 		return tool_launch(argc - 1, argv + 1);
+	if (strcmp(name, "keep") == 0) /* likewise: only keepers */
+		return tool_keep(argc - 1, argv + 1);
 #endif
 	command = find_command(name);
 	return command ? command->run(argc - 1, argv + 1) : unknown_command(name);

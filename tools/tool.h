@@ -33,6 +33,9 @@ extern const struct tool_command tool_cat, tool_close, tool_diff, tool_doctor, t
 /* cmd-mount.c: as mount(8) calls us, under the name mount.fuse.thaw or mount.thaw */
 int tool_mount_helper(int argc, char **argv);
 
+/* cmd-keep.c: the subcommand by which keepers start each other. */
+int tool_keep(int argc, char **argv);
+
 /*
  * stub/launch.c: the programs of a stub. tool_launch() is the subcommand that those of
  * an archive call. tool_launch_appended(): is this executable a launcher itself, with

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * Mounting: an image at a directory, served over FUSE by a worker.
+ * Mounting: an image at a directory, served over FUSE by a worker, which a keeper
+ * replaces when it dies.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,9 +14,10 @@
 #define THAW_MOUNT_TYPE "fuse.thaw"
 
 struct thaw_mount_options {
-	bool foreground;      /* serve in this process until unmounted or SIGTERM/SIGINT */
+	bool foreground;      /* be the keeper, until unmounted or SIGTERM/SIGINT */
 	unsigned threads;     /* 0: the default */
 	uint64_t cache_bytes; /* of the frame cache; 0: the default */
+	unsigned hang_ms;     /* a request that takes longer gets its worker replaced; 0: the default */
 	const char *warm;     /* warm sets to push: "all" (or NULL), "none", or a name */
 	bool wait_warm;	      /* return only when the warmer has finished (not in the foreground) */
 	/*
@@ -28,7 +30,7 @@ struct thaw_mount_options {
 
 /*
  * Returns 0 once the mount answers (or, in the foreground, after it ended), or
- * says why not, with nothing left mounted. Without foreground the worker is a
+ * says why not, with nothing left mounted. Without foreground the keeper is a
  * process of its own, detached from the terminal, logging to syslog.
  */
 _must_check_ int thaw_mount(const char *image, const char *directory,
@@ -37,6 +39,6 @@ _must_check_ int thaw_mount(const char *image, const char *directory,
 /*
  * Unmount directory, which must be a mount of thaw's (class refused otherwise;
  * also a dead one). -EBUSY when in use, unless lazy: then it vanishes at once,
- * and its worker ends with the last user. As an ordinary user through fusermount3.
+ * and its keeper ends with the last user. As an ordinary user through fusermount3.
  */
 _must_check_ int thaw_umount(const char *directory, bool lazy, struct thaw_error *err);

@@ -14,9 +14,10 @@
 #include "thaw/error.h"
 #include "thaw/image.h"
 
-#define THAW_STAT_VERSION   1u
+#define THAW_STAT_VERSION   2u
 #define THAW_STAT_OPCODES   64u /* FUSE's request numbers (linux/fuse.h) are below */
 #define THAW_STAT_LATENCIES 24u
+#define THAW_STAT_DEATH	    160u
 
 enum thaw_warm_state {
 	THAW_WARM_NONE = 0, /* no warm set in use */
@@ -30,6 +31,10 @@ struct thaw_stat {
 	uint32_t warm_state;
 	uint8_t identity[THAW_DIGEST_SIZE];
 	uint64_t worker;  /* pid, as the worker sees it */
+	uint64_t keeper;  /* likewise; 0: it has ended, and the worker serves on */
+	uint64_t restarts; /* workers after the first */
+	uint64_t refused;  /* requests that the keeper answered by an error */
+	char death[THAW_STAT_DEATH]; /* of the worker before this one: "was killed by ..."; or empty */
 	uint64_t seconds; /* since mounting */
 	uint64_t requests[THAW_STAT_OPCODES];
 	/* Answered requests by time from reading to answer: bucket i counts those under 2^i us. */

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mounting and unmounting: who may, what fails and how, and how a worker ends."""
+"""Mounting and unmounting: who may, what fails and how, and how a keeper ends."""
 import errno
 import os
 import random
@@ -45,7 +45,7 @@ def test_mount_says_nothing_and_leaves_the_terminal(work, image):
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_worker_exits_0_when_told_to_end(work, image, ending):
+def test_keeper_exits_0_when_told_to_end(work, image, ending):
     with mounted(image, work / "mnt") as mount:
         assert (mount.path / "file").read_bytes() == b"data"
         mount.process.send_signal(ending)
@@ -53,7 +53,7 @@ def test_worker_exits_0_when_told_to_end(work, image, ending):
     assert mount.log == ""
 
 
-def test_worker_told_to_end_at_any_moment(work, image):
+def test_keeper_told_to_end_at_any_moment(work, image):
     """Also before it serves, or while it unmounts: never a mount that nobody serves."""
     (work / "mnt").mkdir()
     generator = random.Random(1)
@@ -72,7 +72,7 @@ def test_worker_told_to_end_at_any_moment(work, image):
             process.stderr.close()
 
 
-def test_worker_exits_0_on_unmount(work, image):
+def test_keeper_exits_0_on_unmount(work, image):
     with mounted(image, work / "mnt") as mount:
         (mount.path / "file").read_bytes()
         thaw("umount", mount.path)
@@ -81,16 +81,16 @@ def test_worker_exits_0_on_unmount(work, image):
 
 
 @pytest.mark.root
-def test_plain_umount_ends_the_worker_too(work, image):
+def test_plain_umount_ends_the_keeper_too(work, image):
     with mounted(image, work / "mnt") as mount:
         run("umount", mount.path)
         mount.wait_end(0)
 
 
-def test_killed_worker_can_be_unmounted(work, image):
+def test_dead_mount_can_be_unmounted(work, image):
+    """When keeper and worker have both been killed."""
     with mounted(image, work / "mnt") as mount:
-        mount.process.kill()
-        mount.process.wait(10)
+        mount.kill_all()
         with pytest.raises(OSError) as caught:
             os.stat(mount.path / "file")
         assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
@@ -229,7 +229,7 @@ def test_ordinary_user_in_the_background(work, image, user):
     assert mount_at(work / "mnt") is None
 
 
-def test_ordinary_user_ends_the_worker(work, image, user):
+def test_ordinary_user_ends_the_keeper(work, image, user):
     os.chown(work, user.pw_uid, user.pw_gid)
     with mounted(image, work / "mnt", user=user) as mount:
         mount.terminate()

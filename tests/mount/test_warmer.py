@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The warmer: what it spares, and that nothing ever waits for it, dead or alive."""
 import contextlib
-import errno
+import hashlib
 import os
 import pathlib
 import signal
@@ -14,7 +14,7 @@ import pytest
 from support import command
 from support.command import (IO, USAGE, binary, environment, run, start, thaw,
                              thaw_fails)
-from support.mounts import mount_at, mounted, processes, wait_until
+from support.mounts import kill, mount_at, mounted, processes, wait_until
 from support.warm import (IMPORT, children, ended, image, process_state, require_views, stat,
                           warm_sets)
 
@@ -149,7 +149,7 @@ def test_unmounting_is_never_refused(work):
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_worker_ends_orderly_while_warming(work, ending):
+def test_keeper_ends_orderly_while_warming(work, ending):
     with mounted(image("slow", work), work / "mnt") as mount:
         warming(mount)
         mount.process.send_signal(ending)
@@ -159,108 +159,147 @@ def test_worker_ends_orderly_while_warming(work, ending):
 
 
 class Warming:
-    """The three processes of a warmer at work."""
+    """The processes of a warmer at work, and those beside it."""
 
-    def __init__(self, worker, guard, pusher, lister):
-        self.worker, self.guard, self.pusher, self.lister = worker, guard, pusher, lister
-        self.all = (worker, guard, pusher, lister)
+    def __init__(self, keeper, worker, pusher, lister):
+        self.keeper, self.worker, self.pusher, self.lister = keeper, worker, pusher, lister
+
+
+def look(keeper):
+    below = children(keeper)
+    for pusher in below:
+        for lister in children(pusher):
+            worker, = [pid for pid in below if pid != pusher]
+            return Warming(keeper, worker, pusher, lister)
+    return None
 
 
 def warming(mount):
-    def look():
-        worker = mount.process.pid
-        for guard in children(worker):
-            for pusher in children(guard):
-                for lister in children(pusher):
-                    return Warming(worker, guard, pusher, lister)
-        return None
-
-    return wait_until(look, "the warmer to begin")
+    return wait_until(lambda: look(mount.process.pid), "the warmer to begin")
 
 
-@pytest.mark.parametrize("victim", ["guard", "pusher", "lister"])
+def is_whole(path):
+    assert (path / "z" / "big").read_bytes() == bytes(range(256)) * 16384
+    assert len(os.listdir(path)) == 3001
+
+
+@pytest.mark.parametrize("victim", ["pusher", "lister"])
 def test_killed_warmer(work, victim):
     path = image("slow", work)
     with mounted(path, work / "mnt") as mount:
         found = warming(mount)
         os.kill(getattr(found, victim), signal.SIGKILL)
-        for pid in (found.guard, found.pusher, found.lister):
+        for pid in (found.pusher, found.lister):
             wait_until(lambda pid=pid: ended(pid), "the warmer to end")
+        wait_until(lambda: stat(mount.path)["warm_state"] == "stopped", "that to be noticed")
         after = stat(mount.path)
-        assert after["warm_state"] == "stopped"
         assert after["warm_pages"] < after["warm_pages_total"]
-        assert (mount.path / "z" / "big").read_bytes() == bytes(range(256)) * 16384
-        assert len(os.listdir(mount.path)) == 3001
+        is_whole(mount.path)
         # Nobody is left behind, not even as a zombie.
-        wait_until(lambda: children(mount.process.pid) == [], "the warmer to be reaped")
+        wait_until(lambda: children(mount.process.pid) == [found.worker], "the warmer to be reaped")
 
 
-def gone(path, found):
-    """Everything has ended, and the place can be used again."""
-    for pid in found.all[1:]:
-        wait_until(lambda pid=pid: ended(pid), f"process {pid} ({process_state(pid)}) to end", 10)
-    with pytest.raises(OSError) as caught:
-        os.stat(path / "never asked for")
-    assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
-    thaw("umount", path)
-    assert mount_at(path) is None
-
-
-def test_killed_worker_while_the_warmer_waits_for_it(work):
+def test_killed_worker_while_warming(work):
+    """Another takes its place, and the warmer does not notice."""
     with mounted(image("slow", work), work / "mnt") as mount:
         found = warming(mount)
         os.kill(found.worker, signal.SIGSTOP)
         time.sleep(0.1)  # the lister's next request is one that nobody takes
         assert not ended(found.lister) and not ended(found.pusher)
         os.kill(found.worker, signal.SIGKILL)
-        mount.process.wait(10)
-        gone(mount.path, found)
+        wait_until(lambda: stat(mount.path)["warm_state"] == "finished", "the warmer")
+        after = stat(mount.path)
+        assert after["warm_pages"] == after["warm_pages_total"] and after["restarts"] == 1
+        is_whole(mount.path)
+
+
+def waiting_for_a_page(mount, stack):
+    """
+    A reader has locked the page and waits for a stopped worker; the pusher waits
+    for the page. Neither can be killed until somebody answers.
+    """
+    found = warming(mount)
+    os.kill(found.pusher, signal.SIGSTOP)
+    wait_until(lambda: ended(found.lister), "the lister to end")
+    # Once before: then neither opening nor closing asks the worker again.
+    os.close(os.open(mount.path / "z" / "big", os.O_RDONLY))
+    with open(mount.path / "z" / "big", "rb") as stream:
+        os.kill(found.worker, signal.SIGSTOP)
+        reader = subprocess.Popen(["sha256sum"], env=environment(), stdin=stream,
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    stack.callback(reader.wait, 10)
+    stack.callback(reader.kill)
+    wait_until(lambda: process_state(reader.pid) == "D", "the reader to wait")
+    os.kill(found.pusher, signal.SIGCONT)
+    wait_until(lambda: process_state(found.pusher) == "D", "the pusher to wait")
+    return found, reader
+
+
+DIGEST = hashlib.sha256(bytes(range(256)) * 16384).hexdigest().encode()
 
 
 def test_killed_worker_while_the_warmer_waits_for_a_page(work):
-    """
-    A reader has locked the page and waits for a dead worker; the pusher waits for
-    the page, and holds the device whose closing would end the reader's waiting.
-    """
-    with mounted(image("slow", work), work / "mnt") as mount:
-        found = warming(mount)
-        os.kill(found.pusher, signal.SIGSTOP)
-        wait_until(lambda: ended(found.lister), "the lister to end")
-        # Once before: then neither opening nor closing asks the worker again.
-        os.close(os.open(mount.path / "z" / "big", os.O_RDONLY))
-        with open(mount.path / "z" / "big", "rb") as stream:
-            os.kill(found.worker, signal.SIGSTOP)
-            reader = subprocess.Popen(["cat"], env=environment(), stdin=stream,
-                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            wait_until(lambda: process_state(reader.pid) == "D", "the reader to wait")
-            os.kill(found.pusher, signal.SIGCONT)
-            wait_until(lambda: process_state(found.pusher) == "D", "the pusher to wait")
-            os.kill(found.worker, signal.SIGKILL)
-            mount.process.wait(10)
-            assert reader.wait(10) != 0
-        finally:
-            reader.kill()
-            reader.wait(10)
-        gone(mount.path, found)
+    with mounted(image("slow", work), work / "mnt") as mount, contextlib.ExitStack() as stack:
+        found, reader = waiting_for_a_page(mount, stack)
+        os.kill(found.worker, signal.SIGKILL)
+        out, _ = reader.communicate(timeout=20)
+        assert reader.returncode == 0 and out.split()[0] == DIGEST
+        wait_until(lambda: ended(found.pusher), "the pusher to end")
+        is_whole(mount.path)
 
 
-def test_killed_worker_while_a_mount_waits_for_the_warmer(work):
+def test_killed_keeper_while_the_warmer_waits_for_a_page(work):
+    """The worker, once it goes on, answers; the warmer ends with the keeper."""
+    with mounted(image("slow", work), work / "mnt") as mount, contextlib.ExitStack() as stack:
+        found, reader = waiting_for_a_page(mount, stack)
+        stack.callback(kill, found.worker)
+        os.kill(found.keeper, signal.SIGKILL)
+        mount.process.wait(10)
+        os.kill(found.worker, signal.SIGCONT)
+        out, _ = reader.communicate(timeout=20)
+        assert reader.returncode == 0 and out.split()[0] == DIGEST
+        wait_until(lambda: ended(found.pusher), "the pusher to end")
+        is_whole(mount.path)
+        thaw("umount", mount.path)
+        wait_until(lambda: ended(found.worker), "the worker to end")
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_keeper_ends_while_the_warmer_waits_for_a_page(work, ending):
+    """The worker is stopped and cannot answer: the keeper refuses in its place."""
+    with mounted(image("slow", work), work / "mnt") as mount, contextlib.ExitStack() as stack:
+        found, reader = waiting_for_a_page(mount, stack)
+        mount.process.send_signal(ending)
+        mount.wait_end(0)
+        assert reader.wait(10) != 0
+        for pid in (found.worker, found.pusher):
+            assert ended(pid)
+        assert mount_at(mount.path) is None
+
+
+@pytest.mark.parametrize("victims", [("worker",), ("keeper",), ("keeper", "worker")])
+def test_killed_while_a_mount_waits_for_the_warmer(work, victims):
     path = image("slow", work)
     (work / "mnt").mkdir()
     process = start("mount", "--wait-warm", path, work / "mnt", stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE)
     try:
-        def worker():
-            return next((pid for pid in children(process.pid) if children(pid)), None)
-
-        os.kill(wait_until(worker, "the warmer to begin"), signal.SIGKILL)
+        found = wait_until(lambda: next((found for keeper in children(process.pid)
+                                         if (found := look(keeper))), None), "the warmer to begin")
+        for pid in (getattr(found, name) for name in victims):
+            os.kill(pid, signal.SIGKILL)
         out, err = process.communicate(timeout=20)
     finally:
         process.kill()
         process.wait()
+    if victims == ("worker",):
+        assert (process.returncode, out, err) == (0, b"", b"")
+        assert stat(work / "mnt")["warm_state"] == "finished"
+        thaw("umount", work / "mnt")
+        return
     assert process.returncode == IO and out == b"", err
-    assert err.startswith(b"thaw: ") and err.count(b"\n") == 1 and b"worker" in err
+    assert err.startswith(b"thaw: ") and err.count(b"\n") == 1
+    assert b"keeper" in err or b"worker" in err
     assert mount_at(work / "mnt") is None
 
 

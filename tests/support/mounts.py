@@ -2,6 +2,7 @@
 """Mounting in tests: what is mounted, and mounts that never outlive their test."""
 import contextlib
 import ctypes
+import json
 import os
 import pathlib
 import pwd
@@ -131,8 +132,26 @@ def wait_until(condition, what, timeout=END_TIMEOUT):
         time.sleep(0.005)
 
 
+def children(pid):
+    try:
+        return [int(child) for task in os.scandir(f"/proc/{pid}/task")
+                for child in pathlib.Path(task.path, "children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def descendants(pid):
+    """All below a process, parents first."""
+    return [p for child in children(pid) for p in (child, *descendants(child))]
+
+
+def kill(pid):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
 class Mount:
-    """A mount served by a worker in the foreground, which is our child."""
+    """A mount whose keeper is in the foreground, and our child."""
 
     def __init__(self, image, path, process, log):
         self.image, self.path, self.process, self.log_path = image, path, process, log
@@ -143,6 +162,19 @@ class Mount:
 
     def lines_about(self, word):
         return [line for line in self.log.splitlines() if word in line]
+
+    @property
+    def worker(self):
+        """The process that serves now. Asked of the mount, so it does serve."""
+        return json.loads(thaw("stat", "--json", self.path).out)["worker"]
+
+    def kill_all(self):
+        """The keeper first, or it would start another worker."""
+        others = descendants(self.process.pid)
+        self.process.kill()
+        self.process.wait(END_TIMEOUT)
+        for pid in others:
+            kill(pid)
 
     def wait_ready(self):
         def ready():
@@ -155,8 +187,8 @@ class Mount:
 
     def wait_end(self, code=0):
         ended = self.process.wait(timeout=END_TIMEOUT)
-        check_sanitizers(self.log_path.read_bytes(), f"the worker of {self.path}")
-        assert ended == code, f"the worker ended with {ended}: {self.log}"
+        check_sanitizers(self.log_path.read_bytes(), f"the keeper of {self.path}")
+        assert ended == code, f"the keeper ended with {ended}: {self.log}"
         wait_until(lambda: mount_at(self.path) is None, "the mount to vanish")
 
     def terminate(self):
@@ -167,8 +199,8 @@ class Mount:
 @contextlib.contextmanager
 def mounted(image, directory, *options, user=None):
     """
-    Mount image at directory (made if missing); the worker must exit 0 when it
-    is unmounted. A test that ends the worker itself just does so.
+    Mount image at directory (made if missing); the keeper must exit 0 when it
+    is unmounted. A test that ends the keeper itself just does so.
     """
     directory = pathlib.Path(os.path.abspath(directory))
     if not directory.exists():
@@ -188,8 +220,7 @@ def mounted(image, directory, *options, user=None):
             mount.wait_end()
     finally:
         if process.poll() is None:
-            process.kill()
-            process.wait(timeout=END_TIMEOUT)
+            mount.kill_all()
         for entry in mounts_below(directory):
             detach(entry)
 
@@ -201,7 +232,7 @@ def background(image, directory, *options, user=None):
     directory.mkdir(exist_ok=True)
     reports = directory.parent / (directory.name + ".sanitizer")
     env = environment()
-    # The worker has no stderr of ours any more: reports go to files.
+    # Keeper and worker have no stderr of ours any more: reports go to files.
     for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS"):
         env[name] += f":log_path={reports}"
     thaw("mount", *options, image, directory, user=user, env=env)

@@ -10,6 +10,7 @@ import pytest
 
 from . import command, images
 from .command import binary, run, thaw
+from .mounts import children  # noqa: F401 (for tests)
 from .tars import directory, member, tar
 
 sys.path.insert(0, str(command.PROJECT / "tests" / "fixtures"))
@@ -110,14 +111,6 @@ def flip(path, offset):
 
 
 # -- processes
-
-def children(pid):
-    try:
-        return [int(child) for task in os.scandir(f"/proc/{pid}/task")
-                for child in pathlib.Path(task.path, "children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
 
 def process_state(pid):
     """One letter; "X" for one that is gone."""

@@ -42,7 +42,8 @@ _thaw()
 		case ${words[1]} in
 		pack) options="--output --force --level --frame-size --threads --links=stored
 			--links=contained --max-bytes --max-entries --max-ratio --quiet --json" ;;
-		mount) options="--foreground --threads --cache-size --warm --wait-warm --options" ;;
+		mount) options="--foreground --threads --cache-size --hang-limit --warm --wait-warm
+			--options" ;;
 		umount) options="--lazy" ;;
 		warm) options="--output --name --command --force --json" ;;
 		run) options="--warm --wait-warm" ;;

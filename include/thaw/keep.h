@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* `thaw keep`: how one keeper starts another, or the node service starts one. */
+#include "thaw/error.h"
+
+enum thaw_keep_how {
+	THAW_KEEP_LAUNCH, /* fds: state, image, a pipe to whoever waits */
+	THAW_KEEP_ADOPT,  /* fds: state, a pipe */
+	THAW_KEEP_TAKE_OVER, /* fds: state, FUSE, image */
+	THAW_KEEP_CHECK,     /* the same: could it? Changes nothing */
+};
+
+/* Returns when the mount has gone; fds (-1: none) are taken. */
+_must_check_ int thaw_keep(enum thaw_keep_how how, const int fds[3], struct thaw_error *err);

@@ -11,47 +11,17 @@ import time
 import pytest
 
 from support import command
-from support.command import binary, environment, one_error_line, run, start, thaw
-from support.mounts import mount_table, processes, wait_until
-from support.warm import IMPORT, children, image, require_views, stat, warm_sets
+from support.command import binary, one_error_line, run, start, thaw
+from support.mounts import processes, wait_until
+from support.views import (NOT_FOUND, NOT_RUN, THAW, comm, leaves_nothing, places,  # noqa: F401
+                           serving, who)
+from support.warm import IMPORT, children, image, require_views, warm_sets
 
 pytestmark = pytest.mark.fuse
-
-THAW, NOT_RUN, NOT_FOUND = 125, 126, 127
-
-
-@pytest.fixture(params=["root", "user"])
-def who(request, work, monkeypatch):
-    """Options for run(): as root (or whoever runs the tests), and as somebody else."""
-    if request.param == "root":
-        require_views()
-        return {"cwd": work}
-    user = request.getfixturevalue("user")
-    require_views(user)
-    os.chown(work, user.pw_uid, user.pw_gid)
-    (work / "run").mkdir()
-    os.chown(work / "run", user.pw_uid, user.pw_gid)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(work / "run"))
-    return {"cwd": work, "user": user}
-
 
 @pytest.fixture
 def small(work):
     return image("small-warmed", work)
-
-
-@pytest.fixture(autouse=True)
-def leaves_nothing(work):
-    """No mount outside, ever; no worker once the last process has ended."""
-    # Others mount and unmount at the same time; they do not use thaw in this namespace.
-    def ours():
-        return [m.path for m in mount_table() if m.type == "fuse.thaw" or
-                m.source.startswith("thaw:") or m.path.startswith(os.fsencode(work))]
-
-    before = ours()
-    yield
-    wait_until(lambda: not processes(os.environ[command.MARKER]), "the worker to end")
-    assert ours() == before
 
 
 def failed(result, code, word):
@@ -122,7 +92,7 @@ def test_standard_streams_pass_through(small, who):
 
 
 ALIASES = ["environment", "with space", "quote's \"both\" `x` $HOME", "naïve-été-環境", "-dash",
-           "a..b", "comma,equals=", "back\\slash", "new\nline", b"\xff\xfe".decode(errors="surrogateescape")]
+           "a..b", "comma,equals=", "back\\slash", "tab\tx%n", b"\xff\xfe".decode(errors="surrogateescape")]
 
 
 @pytest.mark.parametrize("alias", ALIASES)
@@ -160,6 +130,13 @@ def test_alias_that_is_taken(small, work, who):
     # A file that is called so is meant.
     os.rename(small, work / "a#b")
     thaw("run", "a#b", "--", "true", **who)
+
+
+def test_alias_that_files_cannot_hold(small, work, who):
+    """A line break would cut the lines of scripts in two, and none is made."""
+    failed(thaw("run", f"{small}#new\nline", "--", "true", **{**who, "code": None}), THAW,
+           "line break")
+    assert not (work / "new\nline").exists()
 
 
 def test_alias_with_a_colon(small, work):
@@ -232,21 +209,6 @@ def test_background_process_keeps_the_view(small, work, who):
     wait_until(lambda: not processes(marker), "the worker to end", 10)
 
 
-def comm(pid):
-    try:
-        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
-
-
-def workers(held):
-    """Those that serve, beside the command and what thaw started for it, without their children."""
-    found = [pid for pid, name in processes(os.environ[command.MARKER]).items()
-             if pid != held.pid and name.startswith(binary()) and comm(pid) != "thaw-holder"]
-    helpers = {child for pid in found for child in children(pid)}
-    return [pid for pid in found if pid not in helpers]
-
-
 def test_worker_holds_nothing_of_the_callers(small, work, who):
     """Not a descriptor, not the directory, not the terminal."""
     read_end, write_end = os.pipe()
@@ -254,7 +216,7 @@ def test_worker_holds_nothing_of_the_callers(small, work, who):
     held, _ = hold(small, work, {**who, "pass_fds": [write_end]}, 1)
     os.close(write_end)
     try:
-        worker = workers(held)
+        worker = serving(held)
         assert len(worker) == 1
         base = pathlib.Path(f"/proc/{worker[0]}")
         assert os.readlink(base / "cwd") == "/"
@@ -307,7 +269,7 @@ def test_stat_from_inside(small, who):
 def test_killed_worker(small, work, who):
     """Its keeper starts another, and those inside do not notice."""
     held, _ = hold(small, work, who, 1)
-    keeper, = workers(held)
+    keeper, = serving(held)
     for pid in children(keeper):
         os.kill(pid, signal.SIGKILL)
     out, = finish(work, (held, None))
@@ -317,7 +279,7 @@ def test_killed_worker(small, work, who):
 def test_killed_keeper(small, work, who):
     """Its worker serves on."""
     held, _ = hold(small, work, who, 1)
-    keeper, = workers(held)
+    keeper, = serving(held)
     os.kill(keeper, signal.SIGKILL)
     out, = finish(work, (held, None))
     assert b"version" in out
@@ -326,7 +288,7 @@ def test_killed_keeper(small, work, who):
 def test_killed_keeper_and_worker(small, work, who):
     """A dead view is an error for those inside, and no hang for anybody."""
     held, _ = hold(small, work, who, 1)
-    keeper, = workers(held)
+    keeper, = serving(held)
     below = children(keeper)
     for pid in (keeper, *below):
         os.kill(pid, signal.SIGKILL)

@@ -22,11 +22,23 @@ _thaw()
 
 	case $prev in
 	--level | --frame-size | --threads | --max-bytes | --max-entries | --max-ratio | --cache-size | \
-		--name | -c | --command | --warm)
+		--name | -c | --command | --warm | --scratch-size)
 		return
 		;;
 	--bench)
 		_filedir json
+		return
+		;;
+	--layer)
+		_filedir thaw
+		return
+		;;
+	--mode)
+		mapfile -t COMPREPLY < <(compgen -W "auto private extracted" -- "$cur")
+		return
+		;;
+	--python)
+		_filedir
 		return
 		;;
 	-o | --output | --options)
@@ -46,7 +58,7 @@ _thaw()
 			--options" ;;
 		umount) options="--lazy" ;;
 		warm) options="--output --name --command --force --json" ;;
-		run) options="--warm --wait-warm" ;;
+		run) options="--warm --wait-warm --writable --scratch-size --layer --mode --python" ;;
 		stub) options="--output --embed --search --image-path --layer --launcher --link --force
 			--quiet --json" ;;
 		stat) options="--json" ;;

@@ -331,7 +331,7 @@ static bool is_shebang(const char *line, size_t len, uint64_t offset, size_t pre
 	/* The prefix may have blanks in it, even if no kernel could run that. */
 	for (end = at + prefix_len; end < len && !strchr(" \t\r\n", line[end]);)
 		end++;
-	if (end == len || end - at <= prefix_len + strlen("/bin/python") ||
+	if (end == len || end - at < prefix_len + strlen("/bin/python") ||
 	    memcmp(line + at + prefix_len, "/bin/python", strlen("/bin/python")) != 0)
 		return false;
 	*rule = (struct thaw_relocation_rule){

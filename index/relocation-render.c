@@ -284,7 +284,8 @@ static int put_shebang(struct thaw_renderer *renderer, const struct thaw_site *s
 	rest_len = (size_t)((end ? end : head + n) - rest);
 
 	if (!has(path, path_len, " \t\r\v\f") &&
-	    2 + path_len + argument_len + rest_len + 1 <= THAW_SHEBANG_LINE_MAX) {
+	    site->offset + path_len + argument_len + rest_len + 1 <=
+		    THAW_SHEBANG_LINE_MAX) {
 		*ret_next = behind;
 		r = put(renderer, head, (size_t)site->offset);
 		return r < 0 ? r : put(renderer, path, path_len + argument_len);

@@ -1,24 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Shared counters, and the names of what they count. */
+/* The names of what is counted. */
 #include "counters.h"
 
 #include <linux/fuse.h>
-#include <sys/mman.h>
-
-struct thaw_counters *thaw_counters_new(void)
-{
-	void *p = mmap(NULL, sizeof(struct thaw_counters), PROT_READ | PROT_WRITE,
-		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	return p == MAP_FAILED ? NULL : p;
-}
-
-void thaw_counters_free(struct thaw_counters *counters)
-{
-	if (counters)
-		(void)munmap(counters,
-			     sizeof(*counters)); /* a whole mapping: cannot fail */
-}
 
 const char *thaw_stat_request_name(unsigned opcode)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * What is counted while an image is mounted, in memory that the worker shares
- * with its warmer. Counters are atomic and unordered: nobody decides by them.
+ * What is counted while an image is mounted, in memory that workers
+ * share with keeper and warmer. Counters are atomic and unordered: nobody decides by them.
  */
 #include <stdatomic.h>
 #include <stdint.h>
@@ -23,10 +23,6 @@ struct thaw_counters {
 	/* Operations of the warm set that the warmer has finished: read by the worker. */
 	_Atomic uint32_t warm_done;
 };
-
-/* NULL when there is no memory. Stays mapped in children. */
-struct thaw_counters *thaw_counters_new(void);
-void thaw_counters_free(struct thaw_counters *counters);
 
 static inline void count_add(thaw_counter *counter, uint64_t n)
 {

@@ -186,7 +186,7 @@ int thaw_keeper_launch(const struct thaw_keeper_launch *launch, struct thaw_erro
 	if (r == 0) {
 		const int fds[] = { state->fd, launch->image_fd };
 
-		r = start("launch", fds, 2, launch->scope, err, &pidfd);
+		r = start("launched", fds, 2, launch->scope, err, &pidfd);
 	}
 	/* Mounted is not yet serving: the first answer is what the caller waits for. */
 	if (r == 0 && stat(launch->directory, &st) < 0) {
@@ -289,8 +289,54 @@ int thaw_keeper_adopt(const char *state_directory, const char *scope, struct tha
 	} else {
 		const int fds[] = { state->fd };
 
-		r = start("adopt", fds, 1, scope, err, ret_pidfd);
+		r = start("adopting", fds, 1, scope, err, ret_pidfd);
 	}
 	thaw_state_free(state);
 	return r;
+}
+
+/* -- by hand -- */
+
+static int pid_of(const char *state_directory, struct thaw_error *err, int *ret_pid)
+{
+	struct thaw_kept kept;
+	int r = thaw_keeper_look(state_directory, err, &kept, NULL);
+
+	if (r > 0)
+		return thaw_io(err, -ESRCH, "the keeper has ended");
+	if (r == 0)
+		*ret_pid = kept.keeper;
+	return r;
+}
+
+int thaw_keep_start(const char *image, const char *directory, const char *state_directory,
+		    struct thaw_error *err, int *ret_pid)
+{
+	_cleanup_(freep) char *where = realpath(directory, NULL);
+	_cleanup_(closep) int image_fd = open(image, O_RDONLY | O_CLOEXEC);
+	_cleanup_(closep) _unused_ int pidfd = -1;
+	struct thaw_keeper_launch launch = {
+		.image_fd = image_fd,
+		.name = image,
+		.directory = where,
+		.uid = getuid(),
+		.gid = getgid(),
+		.state_directory = state_directory,
+	};
+	int r;
+
+	if (!where)
+		return thaw_io(err, -errno, "cannot be mounted on \"%.300s\"", directory);
+	if (image_fd < 0)
+		return thaw_io(err, -errno, "cannot be opened");
+	r = thaw_keeper_launch(&launch, err, &pidfd);
+	return r < 0 ? r : pid_of(state_directory, err, ret_pid);
+}
+
+int thaw_keep_adopt(const char *state_directory, struct thaw_error *err, int *ret_pid)
+{
+	_cleanup_(closep) _unused_ int pidfd = -1;
+	int r = thaw_keeper_adopt(state_directory, NULL, err, &pidfd);
+
+	return r < 0 ? r : pid_of(state_directory, err, ret_pid);
 }

@@ -23,17 +23,28 @@ static size_t common_size(unsigned slots)
 	return sizeof(struct thaw_common) + slots * sizeof(struct thaw_slot);
 }
 
+/*
+ * Through an opening of its own, which mappings keep open for as long as some
+ * process has them: a lock on the state's descriptor then is the keeper's alone,
+ * and ends with it.
+ */
 static int map(struct thaw_state *state, unsigned slots, struct thaw_error *err)
 {
+	_cleanup_(closep) int again = -1;
 	void *plan, *common;
+	char path[32];
+	int fd;
 
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", state->fd);
+	again = open(path, O_RDWR | O_CLOEXEC);
+	fd = again >= 0 ? again : state->fd; /* no /proc: then there is no finding it again */
 	state->slots = slots;
 	state->common_size = common_size(slots);
-	plan = mmap(NULL, PLAN_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, state->fd, 0);
+	plan = mmap(NULL, PLAN_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (plan != MAP_FAILED)
 		state->plan = plan;
 	common = mmap(NULL, state->common_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-		      state->fd, (off_t)PLAN_SIZE);
+		      fd, (off_t)PLAN_SIZE);
 	if (common != MAP_FAILED)
 		state->common = common;
 	return plan == MAP_FAILED || common == MAP_FAILED ?

@@ -62,7 +62,7 @@ static int setup(void **state)
 	for (unsigned i = 0; i < 2; i++)
 		thaw_trace_free((struct thaw_trace *)workloads[i].trace);
 	open_image(s);
-	s->counters = thaw_counters_new();
+	s->counters = calloc(1, sizeof(*s->counters));
 	*state = s;
 	return 0;
 }
@@ -72,7 +72,7 @@ static int teardown(void **state)
 	struct state *s = *state;
 
 	thaw_warm_pages_deinit(&s->warm);
-	thaw_counters_free(s->counters);
+	free(s->counters);
 	thaw_image_free(s->image);
 	remove_directory(s->directory);
 	free(s->path);

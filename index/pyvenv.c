@@ -100,7 +100,7 @@ int pyvenv_parse(const char *text, size_t len, struct pyvenv *ret_config)
 	while (text < end && r == 0 && config.count < 256) {
 		const char *newline = memchr(text, '\n', (size_t)(end - text));
 		const char *stop = newline ? newline : end;
-		bool plain = true;
+		bool plain = stop - text <= (ptrdiff_t)PYVENV_LINE_MAX;
 
 		for (const char *p = text; p < stop; p++)
 			plain &= (unsigned char)*p >= 32 ? *p != 127 : is_space(*p);

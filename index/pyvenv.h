@@ -10,7 +10,9 @@
 
 #include "thaw/error.h"
 
-#define PYVENV_MAX 65536u /* bytes: a real one has 300 */
+/* Bytes that are read: a real one has 300, and Python refuses one of 32 KiB. */
+#define PYVENV_MAX 16384u
+#define PYVENV_LINE_MAX 4200u /* a path, and what it is for */
 
 struct pyvenv_line {
 	char *key;   /* lower case */
@@ -23,7 +25,7 @@ struct pyvenv {
 };
 
 /*
- * Lines that are no "key = value", or hold control characters, are left out:
+ * Lines that are no "key = value", too long, or hold control characters, are left out:
  * Python does not use them, and what is rendered must not. -ENOMEM.
  */
 _must_check_ int pyvenv_parse(const char *text, size_t len, struct pyvenv *ret_config);

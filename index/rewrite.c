@@ -29,6 +29,8 @@
 
 #define ANNEX_FRAME_SIZE (256u << 10)
 #define ANNEX_LEVEL	 15 /* little data, written once */
+#define ANNEX_LARGE	 (16u << 20) /* of an interpreter that is taken in, say: */
+#define ANNEX_LARGE_LEVEL 9	     /* three times as fast, 3 % larger */
 #define COPY_SIZE	 (1u << 20)
 
 static const struct thaw_part_info *find_part(const struct thaw_image *image,
@@ -123,7 +125,7 @@ static int old_records(const struct thaw_image *image, uint64_t annex_offset,
 	return 0;
 }
 
-static int compress_frame(struct annex *annex, const uint8_t *raw, uint32_t size,
+static int compress_frame(struct annex *annex, const uint8_t *raw, uint32_t size, int level,
 			  uint64_t data, uint64_t file, struct thaw_error *err)
 {
 	size_t capacity = ZSTD_compressBound(size), n;
@@ -132,8 +134,7 @@ static int compress_frame(struct annex *annex, const uint8_t *raw, uint32_t size
 	if (grow(&annex->stored, &annex->stored_capacity, annex->stored_size + capacity,
 		 1) < 0)
 		return thaw_oom(err);
-	n = ZSTD_compress(annex->stored + annex->stored_size, capacity, raw, size,
-			  ANNEX_LEVEL);
+	n = ZSTD_compress(annex->stored + annex->stored_size, capacity, raw, size, level);
 	if (ZSTD_isError(n) ||
 	    thaw_digest_once(annex->stored + annex->stored_size, n, digest) < 0 ||
 	    add_record(annex, data, file + annex->stored_size, (uint32_t)n, size,
@@ -150,10 +151,15 @@ static int compress_additions(const struct thaw_image *image,
 {
 	_cleanup_(freep) uint8_t *raw = malloc(ANNEX_FRAME_SIZE);
 	uint64_t data = image->info.stream_size + image->info.annex_size;
+	uint64_t total = 0;
 	uint32_t used = 0;
+	int level;
 
 	if (!raw)
 		return thaw_oom(err);
+	for (size_t i = 0; i < what->addition_count; i++)
+		total += what->additions[i].size;
+	level = total > ANNEX_LARGE ? ANNEX_LARGE_LEVEL : ANNEX_LEVEL;
 	annex->size = image->info.annex_size;
 	for (size_t i = 0; i < what->addition_count; i++) {
 		const struct thaw_addition *addition = &what->additions[i];
@@ -168,7 +174,7 @@ static int compress_additions(const struct thaw_image *image,
 			used += (uint32_t)n;
 			if (used < ANNEX_FRAME_SIZE)
 				continue;
-			r = compress_frame(annex, raw, used, data, new_offset, err);
+			r = compress_frame(annex, raw, used, level, data, new_offset, err);
 			if (r < 0)
 				return r;
 			data += used;
@@ -176,7 +182,7 @@ static int compress_additions(const struct thaw_image *image,
 		}
 		annex->size += addition->size;
 	}
-	return used ? compress_frame(annex, raw, used, data, new_offset, err) : 0;
+	return used ? compress_frame(annex, raw, used, level, data, new_offset, err) : 0;
 }
 
 /* The image's records as members again. */

@@ -369,6 +369,21 @@ int thaw_file_load(struct thaw_file_reader *reader, const struct thaw_file *file
 	return 0;
 }
 
+int thaw_file_check(struct thaw_file_reader *reader, const struct thaw_file *file,
+		    struct thaw_error *err)
+{
+	const uint8_t *data;
+	size_t len = 1;
+	int r = 0;
+
+	if (!file->member || S_ISDIR(file->mode))
+		return 0;
+	r = thaw_file_begin(reader, file, err);
+	while (r == 0 && len > 0)
+		r = thaw_file_next(reader, err, &data, &len);
+	return r;
+}
+
 uint64_t thaw_file_consumed(const struct thaw_file_reader *reader)
 {
 	return thaw_zip_consumed(reader->cursor) + reader->consumed;

@@ -81,5 +81,8 @@ _must_check_ int thaw_file_next(struct thaw_file_reader *reader, struct thaw_err
 _must_check_ int thaw_file_load(struct thaw_file_reader *reader,
 				const struct thaw_file *file, size_t limit,
 				struct thaw_error *err, char **ret_data, size_t *ret_len);
+/* Read it for nothing but its size and CRC, where there are any. */
+_must_check_ int thaw_file_check(struct thaw_file_reader *reader,
+				 const struct thaw_file *file, struct thaw_error *err);
 /* Bytes read from sources, as stored, in all. */
 uint64_t thaw_file_consumed(const struct thaw_file_reader *reader);

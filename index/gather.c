@@ -2,6 +2,7 @@
 /* A canonical tar from files of several places. */
 #include "gather.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <search.h>
 #include <stdlib.h>
@@ -40,7 +41,6 @@ struct thaw_gather {
 	size_t origin_count, origin_capacity;
 	void *own; /* tsearch(3) tree: paths of the current origin's items */
 	struct thaw_file_reader *reader, *other; /* the other one is for comparing */
-	uint64_t total;				 /* bytes of all files' content */
 
 	/* as an input */
 	struct thaw_canonical *tar;
@@ -208,7 +208,6 @@ int thaw_gather_file(struct thaw_gather *gather, const char *path,
 		item->proof = *proof;
 	if (S_ISREG(mode)) {
 		item->size = file->size;
-		gather->total += file->size;
 	}
 	if (S_ISLNK(mode)) {
 		size_t len;
@@ -240,7 +239,6 @@ int thaw_gather_bytes(struct thaw_gather *gather, const char *path, const void *
 	item->bytes[len] = '\0';
 	item->size = len;
 	item->mode = S_IFREG | (mode & 0777);
-	gather->total += len;
 	return 0;
 }
 
@@ -260,11 +258,6 @@ int thaw_gather_link(struct thaw_gather *gather, const char *path, const char *t
 bool thaw_gather_has_own(const struct thaw_gather *gather, const char *path)
 {
 	return tfind(path, &gather->own, compare_paths) != NULL;
-}
-
-uint64_t thaw_gather_total(const struct thaw_gather *gather)
-{
-	return gather->total;
 }
 
 /* -- putting in order -- */
@@ -355,10 +348,8 @@ static int merge(struct thaw_gather *gather, struct item *a, struct item *b,
 	return 0;
 }
 
-static void drop(struct thaw_gather *gather, struct item *item)
+static void drop(struct item *item)
 {
-	if (S_ISREG(item->mode))
-		gather->total -= item->size;
 	free(item->path);
 	free(item->bytes);
 }
@@ -382,7 +373,7 @@ static int merge_all(struct thaw_gather *gather, struct thaw_error *err)
 				gather->count -= i - kept;
 				return r;
 			}
-			drop(gather, item);
+			drop(item);
 		} else {
 			gather->items[kept++] = *item;
 		}
@@ -477,6 +468,18 @@ static int end_item(struct thaw_gather *gather, struct thaw_error *err)
 	return 0;
 }
 
+int thaw_gather_failure(const char *where, int r, struct thaw_error *err)
+{
+	struct thaw_error text;
+
+	if (r < 0 && r != -ENOMEM && err) {
+		(void)thaw_damaged(&text, "%.160s: %.320s", where,
+				   err->text); /* escapes */
+		memcpy(err->text, text.text, sizeof(err->text));
+	}
+	return r;
+}
+
 static int copy_piece(struct thaw_gather *gather, struct thaw_error *err)
 {
 	const struct item *item = gather->open;
@@ -486,7 +489,9 @@ static int copy_piece(struct thaw_gather *gather, struct thaw_error *err)
 
 	gather->base.consumed = thaw_file_consumed(gather->reader);
 	if (r < 0)
-		return r;
+		return gather->origin_count > 0
+			       ? thaw_gather_failure(origin_of(gather, item), r, err)
+			       : r;
 	if (len == 0)
 		return end_item(gather, err);
 	if (item->proof.has_sha256 && thaw_digest_add(gather->digest, data, len) < 0)

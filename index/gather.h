@@ -66,8 +66,8 @@ bool thaw_gather_has_own(const struct thaw_gather *gather, const char *path);
  */
 _must_check_ int thaw_gather_finish(struct thaw_gather *gather, bool directories,
 				    struct thaw_error *err);
-/* Bytes that all files have, and bytes read so far. */
-uint64_t thaw_gather_total(const struct thaw_gather *gather);
+/* Say in front of a failure's text in which of several zips it is; returns r. */
+int thaw_gather_failure(const char *where, int r, struct thaw_error *err);
 
 /*
  * As an input; takes gather, which must be finished. environment may be NULL; it

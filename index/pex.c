@@ -149,8 +149,12 @@ static int add_code(struct pex *pex, const struct thaw_wheel_tree *tree,
 		_cleanup_(freep) char *to = NULL;
 		mode_t mode = file->mode;
 
-		if (is_own(file->path) || S_ISDIR(mode))
+		if (S_ISDIR(mode) || strncmp(file->path, ".deps/", 6) == 0)
 			continue;
+		if (is_own(file->path)) { /* left out, but a damaged archive is a damaged one */
+			r = thaw_file_check(thaw_gather_reader(pex->gather), file, err);
+			continue;
+		}
 		if (asprintf(&to, "%s/%s", tree->library, file->path) < 0) {
 			to = NULL;
 			return thaw_oom(err);

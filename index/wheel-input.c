@@ -156,19 +156,6 @@ static int find_zip(struct thaw_gather *gather, const struct thaw_file *file,
 	return fd;
 }
 
-/* Errors inside of a zip say which zip. */
-static int in_zip(int r, const struct thaw_file *file, struct thaw_error *err)
-{
-	struct thaw_error cause;
-
-	if (r < 0 && err && r != -ENOMEM) {
-		cause = *err;
-		(void)snprintf(err->text, sizeof(err->text), "%.200s: %.300s", file->path,
-			       cause.text);
-	}
-	return r;
-}
-
 int thaw_wheel_open(struct thaw_gather *gather, const struct thaw_file *file,
 		    struct thaw_error *err, struct thaw_folder *ret_folder)
 {
@@ -184,7 +171,8 @@ int thaw_wheel_open(struct thaw_gather *gather, const struct thaw_file *file,
 	if (!file->member)
 		size = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size
 								  : 0;
-	r = in_zip(thaw_zip_open(fd, offset, size, err, &zip), file, err);
+	r = thaw_gather_failure(file->path, thaw_zip_open(fd, offset, size, err, &zip),
+				err);
 	if (r < 0) {
 		(void)safe_close(fd);
 		return r;

@@ -7,6 +7,7 @@
 
 #include <ctype.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,9 +18,13 @@
 #include "util/growing.h"
 
 #define INTERPRETER_LINE "#!/usr/bin/env python3\n"
+#define LAYOUT_MAX	 65536u	     /* of PEX's note */
 #define SCRIPT_MAX	 (16u << 20) /* of one whose first line is rewritten */
 #define STASH		 ".prefix" /* where PEX keeps what does not go to site-packages */
 #define PEX_NOTES	 ".pex-info" /* ends the name of a directory of PEX's own */
+
+/* Room for a path of an environment; check_path() in gather.c refuses what was cut. */
+#define PATH_ROOM (2 * THAW_PATH_MAX)
 
 /* One wheel being added. */
 struct wheel {
@@ -27,6 +32,7 @@ struct wheel {
 	const struct thaw_folder *files;
 	const char *name;
 	bool installed;
+	bool stash_by_scheme; /* .prefix holds a directory for each scheme but scripts and headers */
 	char info[THAW_NAME_MAX + 1]; /* name of its .dist-info directory */
 	struct thaw_record record;
 	char *rows; /* of the RECORD that we write */
@@ -218,15 +224,13 @@ static int append_row(struct wheel *wheel, const char *path,
 {
 	const char *library = wheel->tree->library;
 	size_t len = strlen(library);
-	char hash[48] = "", tail[96];
-	int r = 0;
+	bool inside = strncmp(path, library, len) == 0 && path[len] == '/';
+	char relative[PATH_ROOM + 16], hash[48] = "", tail[96];
+	int r;
 
-	if (strncmp(path, library, len) == 0 && path[len] == '/')
-		path += len + 1;
-	else
-		r = append(wheel, "../../../", 9, err);
-	if (r == 0)
-		r = append_quoted(wheel, path, err);
+	(void)snprintf(relative, sizeof(relative), "%s%s", inside ? "" : "../../../",
+		       inside ? path + len + 1 : path); /* fits */
+	r = append_quoted(wheel, relative, err);
 	if (r < 0)
 		return r;
 	if (proof && proof->has_sha256) {
@@ -240,9 +244,6 @@ static int append_row(struct wheel *wheel, const char *path,
 }
 
 /* -- files -- */
-
-/* Room for a path of an environment; check_path() in gather.c refuses what was cut. */
-#define PATH_ROOM (2 * THAW_PATH_MAX)
 
 /*
  * Where does a file of .data/SCHEME/ go? rest is the path below the scheme.
@@ -274,11 +275,20 @@ static int place_in_scheme(const struct wheel *wheel, const char *scheme, size_t
 	return 0;
 }
 
-/* A stashed path, in which PEX has left the version open. */
+/*
+ * A stashed path, in which PEX has left the version open. Other schemes than
+ * scripts and headers have directories of their own, since PEX looks for modules
+ * there; what older versions stashed stands as it is to be.
+ */
 static void place_stashed(const struct wheel *wheel, const char *rest, char *ret_path)
 {
 	const char *open = strstr(rest, "pythonX.Y");
+	size_t len = strcspn(rest, "/");
 
+	if (wheel->stash_by_scheme && rest[len] == '/' && strncmp(rest, "bin/", 4) != 0 &&
+	    strncmp(rest, "include/", 8) != 0 &&
+	    place_in_scheme(wheel, rest, len, rest + len + 1, ret_path) == 0)
+		return;
 	if (open && (open == rest || open[-1] == '/') &&
 	    (open[9] == '/' || open[9] == '\0'))
 		(void)snprintf(ret_path, PATH_ROOM, "%.*spython3.%u%s",
@@ -367,8 +377,11 @@ static int add_file(struct wheel *wheel, const struct thaw_file *file,
 	if (S_ISDIR(mode))
 		return 0;
 	r = place(wheel, path, to, err);
-	if (r < 0 || to[0] == '\0')
+	if (r < 0)
 		return r;
+	if (to[0] == '\0') /* left out, but a damaged archive is a damaged one */
+		return thaw_file_check(thaw_gather_reader(wheel->tree->gather), file,
+				       err);
 	if (row)
 		proof = row->proof;
 	if (S_ISREG(mode)) {
@@ -549,6 +562,29 @@ static int add_record(struct wheel *wheel, struct thaw_error *err)
 					 err);
 }
 
+/* Which version of PEX stashed it shows in what it notes about the installation. */
+static int read_layout(struct wheel *wheel, struct thaw_error *err)
+{
+	const struct thaw_file *file = thaw_folder_find(wheel->files, THAW_WHEEL_LAYOUT);
+	_cleanup_(freep) char *text = NULL;
+	json_t *layout;
+	size_t len;
+	int r;
+
+	if (!file)
+		return 0;
+	r = thaw_file_load(thaw_gather_reader(wheel->tree->gather), file, LAYOUT_MAX, err,
+			   &text, &len);
+	if (r < 0)
+		return r;
+	layout = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+	if (!layout)
+		return thaw_damaged(err, "\"%.200s\": is no JSON", file->path);
+	wheel->stash_by_scheme = json_object_get(layout, "sys_path_entries") != NULL;
+	json_decref(layout);
+	return 0;
+}
+
 static int add_all(struct wheel *wheel, struct thaw_error *err)
 {
 	struct thaw_gather *gather = wheel->tree->gather;
@@ -556,13 +592,11 @@ static int add_all(struct wheel *wheel, struct thaw_error *err)
 	size_t len;
 	int r;
 
-	if (!wheel->installed) {
-		r = check_name(wheel, err);
-		if (r == 0)
-			r = check_version(wheel, err);
-		if (r < 0)
-			return r;
-	}
+	r = wheel->installed ? read_layout(wheel, err) : check_name(wheel, err);
+	if (r == 0 && !wheel->installed)
+		r = check_version(wheel, err);
+	if (r < 0)
+		return r;
 	r = load_info(gather, wheel->files, wheel->info, "RECORD", THAW_RECORD_MAX, err,
 		      &text, &len);
 	if (r < 0)

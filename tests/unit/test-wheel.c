@@ -417,7 +417,10 @@ static void write_wheel(const char *directory, const char *name, const char *pro
 							       : 0100644 };
 
 		zip_member(&zip, &spec);
-		strcat(strcat(rows, files[i].name), ",,\n");
+		strcat(rows, "\"");
+		for (const char *c = files[i].name; *c; c++)
+			strncat(strcat(rows, *c == '"' ? "\"" : ""), c, 1);
+		strcat(rows, "\",,\n");
 	}
 	(void)snprintf(wheel, sizeof(wheel), "%s-1.dist-info/WHEEL", project);
 	zip_file(&zip, wheel, "Wheel-Version: 1.0\n");
@@ -503,6 +506,7 @@ static const struct file everything[] = {
 	{ "p-1.data/platlib/plat.py", "plat\n", 0 },
 	{ "p-1.data/data/etc/p.conf", "conf\n", 0 },
 	{ "p-1.data/data/lib64/p.txt", "lib64\n", 0 },
+	{ "p-1.data/data/share/a, \"b\"", "odd\n", 0 },
 	{ "p-1.data/headers/p.h", "header\n", 0 },
 	{ "p-1.dist-info/entry_points.txt", "[console_scripts]\nstart = p.x:C.main\n",
 	  0 },
@@ -540,6 +544,7 @@ static void environment(void **state)
 	expect_file(&tar, SITE "p-1.dist-info/RECORD", 0644,
 		    "p/__init__.py,,\np/tool,,\n"
 		    "../../../etc/p.conf,,\n../../../lib/p.txt,,\n"
+		    "\"../../../share/a, \"\"b\"\"\",,\n"
 		    "../../../include/site/python3.11/p/p.h,,\nplat.py,,\npure.py,,\n"
 		    "../../../bin/run,,\n../../../bin/shell,,\n"
 		    "p-1.dist-info/WHEEL,,\np-1.dist-info/entry_points.txt,,\n"

@@ -3,12 +3,10 @@
 #include "lease.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "digest.h"
 #include "util/cleanup.h"
@@ -80,28 +78,6 @@ uint64_t thaw_boottime(void)
 
 	(void)clock_gettime(CLOCK_BOOTTIME, &now); /* a clock that is there: cannot fail */
 	return (uint64_t)now.tv_sec;
-}
-
-int thaw_process_start(pid_t pid, uint64_t *ret_start)
-{
-	_cleanup_(closep) int fd = -1;
-	char path[64], text[1024], *field;
-	ssize_t n;
-
-	(void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-	if (n <= 0)
-		return -ESRCH;
-	text[n] = '\0';
-	/* The name, in brackets, may hold anything; the rest are numbers. */
-	field = strrchr(text, ')');
-	for (unsigned i = 2; field && i < 22; i++)
-		field = strchr(field + 1, ' ');
-	if (!field)
-		return -ESRCH;
-	*ret_start = strtoull(field, NULL, 10);
-	return 0;
 }
 
 bool thaw_digest_from_hex(const char *hex, uint8_t ret_digest[THAW_DIGEST_SIZE])

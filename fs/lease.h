@@ -50,7 +50,7 @@ struct thaw_lease {
 
 	enum thaw_lease_kind kind;
 	pid_t pid;
-	uint64_t pid_start; /* since when it runs, so that its number is not mistaken */
+	uint64_t pid_start; /* thaw_process_began(), so that its number is not mistaken */
 	uint64_t seconds;   /* of a ttl; 0: until closed */
 	uint64_t deadline;  /* when it ends; 0: not by time (a living connection or process) */
 };
@@ -70,8 +70,6 @@ json_t *thaw_lease_to_json(const struct thaw_lease *lease, uint64_t now);
 json_t *thaw_lease_to_record(const struct thaw_lease *lease);
 _must_check_ int thaw_lease_from_record(const json_t *record, struct thaw_lease *ret_lease);
 
-/* Start time of a process in clock ticks; -ESRCH when there is none. */
-_must_check_ int thaw_process_start(pid_t pid, uint64_t *ret_start);
 /* Seconds of CLOCK_BOOTTIME. */
 uint64_t thaw_boottime(void);
 /* Of 64 hexadecimal digits. */

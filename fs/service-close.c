@@ -12,6 +12,7 @@
 #include "mountinfo.h"
 #include "overlay.h"
 #include "scratch.h"
+#include "service-keepers.h"
 #include "thaw/mount.h"
 #include "util/cleanup.h"
 
@@ -67,6 +68,8 @@ static int run_close(struct job *job, int socket)
 	done.result = unmount(job, &done.err);
 	if (done.result == 0) {
 		remove_scratch(job);
+		if (!job->service->root && job->view->images[0])
+			service_keeper_clear(job->view->images[0]->state_directory);
 		if (lease->made && job_become(job, lease->uid, lease->gid, NULL, 0) == 0)
 			(void)rmdir(lease->directory); /* what its owner has put there stays */
 		job_unbecome(job);
@@ -125,9 +128,29 @@ static void close_ended(struct job *job)
 			service_wake_at(service, view->lease.deadline);
 		}
 	}
+	if (view->also) {
+		/* Another Close came meanwhile: the same answer. */
+		struct closing *also = view->also;
+
+		view->also = NULL;
+		also->closed += job->done;
+		if (!job->done && also->result == 0) {
+			also->result = closing->result;
+			also->err = closing->err;
+		}
+		if (--also->running == 0)
+			answer(also);
+	}
 	if (--closing->running == 0)
 		answer(closing);
 	job->connection = NULL;
+}
+
+void closings_forget(struct service *service, const struct connection *connection)
+{
+	for (struct view *view = service->views; view; view = view->next)
+		if (view->also && view->also->connection == connection)
+			view->also->connection = NULL;
 }
 
 static int close_one(struct view *view, struct closing *closing)
@@ -195,7 +218,7 @@ void method_close(struct connection *connection)
 			connection_refuse(connection, "Denied", "the view is another user's");
 			return;
 		}
-		if (view->state != VIEW_OPEN) {
+		if (view->state != VIEW_OPEN && (view->state != VIEW_CLOSING || view->also)) {
 			connection_refuse(connection, "Busy",
 					  "\"%.300s\": the view is being opened, changed or closed",
 					  view->lease.directory);
@@ -219,8 +242,14 @@ void method_close(struct connection *connection)
 	closing->lazy = force;
 	closing->why = "asked for";
 	for (struct view *view = service->views; view && r == 0; view = view->next)
-		if (asked_for(view, session, directory) && view_visible(view, connection))
-			r = close_one(view, closing);
+		if (asked_for(view, session, directory) && view_visible(view, connection)) {
+			if (view->state == VIEW_CLOSING) { /* by its lease's end, or another's call */
+				view->also = closing;
+				closing->running++;
+			} else {
+				r = close_one(view, closing);
+			}
+		}
 	if (r < 0 && closing->result == 0)
 		closing->result = thaw_io(&closing->err, r, "no job can be started");
 	if (closing->running == 0)

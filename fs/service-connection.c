@@ -48,6 +48,7 @@ static void connection_leave(struct connection *connection)
 	for (struct job *job = service->jobs; job; job = job->next)
 		if (job->connection == connection)
 			job->connection = NULL;
+	closings_forget(service, connection);
 	/* Its views have their grace from now on. */
 	for (struct view *view = service->views; view; view = view->next) {
 		if (view->connection != connection)

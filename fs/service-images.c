@@ -7,26 +7,50 @@
 #include "service-internal.h"
 
 #include <errno.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/mount.h>
-#include <sys/syscall.h>
 #include <syslog.h>
 #include <unistd.h>
 
+#include "service-keepers.h"
 #include "util/cleanup.h"
 
 struct image *image_find(struct service *service, const uint8_t identity[THAW_DIGEST_SIZE],
 			 uid_t uid)
 {
 	for (struct image *image = service->images; image; image = image->next)
-		if (!image->gone && image->uid == uid &&
+		if (!image->gone && !image->own && image->uid == uid &&
 		    memcmp(image->identity, identity, THAW_DIGEST_SIZE) == 0)
 			return image;
 	return NULL;
+}
+
+static struct image *image_free(struct image *image)
+{
+	free(image->name);
+	free(image->directory);
+	free(image->state_directory);
+	free(image);
+	return NULL;
+}
+
+static struct image *add(struct service *service, struct image *image, const char *name,
+			 const char *directory)
+{
+	image->keeper_end.fd = -1;
+	image->name = strdup(name);
+	if (asprintf(&image->directory, "%s%s%s", directory, image->own ? "" : "/",
+		     image->own ? "" : image->key) < 0)
+		image->directory = NULL;
+	if (asprintf(&image->state_directory, "%s/%s", service->keepers_directory, image->key) < 0)
+		image->state_directory = NULL;
+	if (!image->name || !image->directory || !image->state_directory)
+		return image_free(image);
+	image->next = service->images;
+	service->images = image;
+	return image;
 }
 
 struct image *image_new(struct service *service, const uint8_t identity[THAW_DIGEST_SIZE],
@@ -38,23 +62,26 @@ struct image *image_new(struct service *service, const uint8_t identity[THAW_DIG
 	if (!image)
 		return NULL;
 	image->uid = uid;
-	image->keeper_end.fd = -1;
 	memcpy(image->identity, identity, THAW_DIGEST_SIZE);
 	thaw_digest_hex(identity, hex);
 	if (uid == 0)
 		(void)snprintf(image->key, sizeof(image->key), "%s", hex);
 	else
 		(void)snprintf(image->key, sizeof(image->key), "%s-%u", hex, (unsigned)uid);
-	image->name = strdup(name);
-	if (!image->name ||
-	    asprintf(&image->directory, "%s/%s", service->images_directory, image->key) < 0) {
-		free(image->name);
-		free(image);
+	return add(service, image, name, service->images_directory);
+}
+
+struct image *image_new_own(struct service *service, const struct thaw_lease *lease)
+{
+	struct image *image = calloc(1, sizeof(*image));
+
+	if (!image)
 		return NULL;
-	}
-	image->next = service->images;
-	service->images = image;
-	return image;
+	image->own = true;
+	image->uid = service->uid;
+	memcpy(image->identity, lease->images[0].identity, THAW_DIGEST_SIZE);
+	(void)snprintf(image->key, sizeof(image->key), "%s", lease->id);
+	return add(service, image, lease->images[0].name, lease->directory);
 }
 
 void images_sweep(struct service *service)
@@ -64,16 +91,15 @@ void images_sweep(struct service *service)
 	while (*at) {
 		struct image *image = *at;
 
-		if (!image->gone) {
+		/* What was given up may be in use yet, by views that are about to end. */
+		if (!image->gone || image->users > 0 || image->checked) {
 			at = &image->next;
 			continue;
 		}
 		*at = image->next;
 		source_remove(&image->keeper_end);
 		closep(&image->keeper_end.fd);
-		free(image->name);
-		free(image->directory);
-		free(image);
+		(void)image_free(image);
 	}
 }
 
@@ -87,39 +113,15 @@ void wake_for_image(struct service *service, struct image *image)
 	}
 }
 
-/*
- * The keeper has ended: with the mount, as a rule. A worker may live on without
- * it; then the mount still answers, and views stay.
- */
-static void keeper_ended(struct source *source, uint32_t events)
+void image_ready(struct image *image, struct service *service, int pidfd)
 {
-	struct image *image = (struct image *)((char *)source - offsetof(struct image, keeper_end));
-	struct service *service = source->service;
-
-	source_remove(source);
-	closep(&source->fd);
-	if (image->state != IMAGE_READY)
-		return;
-	service->metrics.keepers_lost++;
-	service_log(service, LOG_WARNING, "keeper-ended", "image", image->name, "identity",
-		    image->key, NULL);
-	image_check(image, service);
-}
-
-void image_ready(struct image *image, struct service *service, pid_t keeper)
-{
-	int fd;
-
 	image->state = IMAGE_READY;
-	image->keeper = keeper;
 	image->deadline = 0;
 	if (image->users == 0) {
 		image->deadline = thaw_boottime() + (uint64_t)service->options->linger;
 		service_wake_at(service, image->deadline);
 	}
-	fd = keeper > 0 ? (int)syscall(SYS_pidfd_open, keeper, 0) : -1;
-	if (fd >= 0 && source_add(service, &image->keeper_end, fd, EPOLLIN, keeper_ended) < 0)
-		(void)safe_close(fd);
+	image_follow_keeper(image, service, pidfd);
 	wake_for_image(service, image);
 }
 
@@ -131,10 +133,14 @@ void image_failed(struct image *image, struct service *service)
 
 void image_unuse(struct image *image, struct service *service)
 {
-	if (--image->users > 0 || image->state != IMAGE_READY)
+	if (--image->users > 0)
 		return;
-	image->deadline = thaw_boottime() + (uint64_t)service->options->linger;
-	service_wake_at(service, image->deadline);
+	if (image->own) {
+		image->gone = true; /* was unmounted as the view that it is */
+	} else if (image->state == IMAGE_READY) {
+		image->deadline = thaw_boottime() + (uint64_t)service->options->linger;
+		service_wake_at(service, image->deadline);
+	}
 }
 
 /* -- the end -- */
@@ -149,8 +155,10 @@ static int run_end(struct job *job, int socket)
 	if (umount2(directory, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL &&
 	    errno != ENOENT)
 		done.result = thaw_io(&done.err, -errno, "cannot be unmounted");
-	if (done.result == 0)
+	if (done.result == 0) {
+		service_keeper_clear(job->image->state_directory);
 		(void)rmdir(directory); /* made anew when it is needed */
+	}
 	return job_send(socket, &done, -1) < 0;
 }
 
@@ -190,6 +198,13 @@ static void image_end(struct image *image, struct service *service)
 	image->state = IMAGE_ENDING;
 }
 
+void image_abandon(struct image *image, struct service *service)
+{
+	if (image->own || image->state != IMAGE_READY)
+		return;
+	image_end(image, service);
+}
+
 void images_expire(struct service *service, uint64_t now)
 {
 	for (struct image *image = service->images; image; image = image->next) {
@@ -203,17 +218,21 @@ void images_expire(struct service *service, uint64_t now)
 	}
 }
 
-json_t *image_to_json(const struct image *image)
+json_t *image_to_json(struct image *image)
 {
 	static const char *const states[] = { "starting", "ready", "ending" };
 	char hex[THAW_DIGEST_HEX];
 	json_t *object;
 
+	image_look(image);
 	thaw_digest_hex(image->identity, hex);
-	object = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I}", "image", image->name, "identity", hex,
+	object = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I}", "image", image->name, "identity", hex,
 			   "directory", image->directory, "state", states[image->state], "uid",
-			   (json_int_t)image->uid, "views", (json_int_t)image->users);
+			   (json_int_t)image->uid, "views", (json_int_t)image->users, "restarts",
+			   (json_int_t)image->restarts);
 	if (object && image->keeper > 0)
 		(void)json_object_set_new(object, "keeper", json_integer(image->keeper));
+	if (object && image->failure[0])
+		(void)json_object_set_new(object, "trouble", json_string(image->failure));
 	return object;
 }

@@ -148,7 +148,6 @@ struct job_message {
 	unsigned number;
 	uint8_t identities[1 + THAW_LAYERS_MAX][THAW_DIGEST_SIZE];
 	bool made; /* of READY: the image needs no layer */
-	pid_t keeper;
 	uint64_t value;
 	char device[32];
 	char path[JOB_PATH];
@@ -204,32 +203,51 @@ struct image {
 	enum image_state state;
 	uint8_t identity[THAW_DIGEST_SIZE];
 	uid_t uid; /* that its files belong to: 0, or the user of writable views */
+	bool own;  /* without root: the mount of one view, at that view's directory */
 	char key[THAW_DIGEST_HEX + 12];
 	char *name;	 /* of the file, for people */
 	char *directory; /* RUNTIME/images/KEY */
+	char *state_directory; /* RUNTIME/keepers/KEY: its keeper's */
 	unsigned users;	 /* views, and jobs that will use it */
 	uint64_t deadline; /* when to end it, once unused; 0: in use */
-	pid_t keeper;
+	pid_t keeper;	   /* 0: not known */
 	struct source keeper_end; /* its pidfd */
-	bool plain; /* no view of it needs a rendered layer */
-	bool gone;  /* to be swept */
-	char failure[256]; /* of the keeper, for people */
+	unsigned restarts;
+	char failure[256]; /* what is wrong with its workers, for people */
+	bool plain;   /* no view of it needs a rendered layer */
+	bool checked; /* a job looks whether it lives */
+	bool lost;    /* nobody serves it */
+	bool gone;    /* to be swept */
 };
 
+/* Not those that are one view's own. */
 struct image *image_find(struct service *service, const uint8_t identity[THAW_DIGEST_SIZE],
 			 uid_t uid);
 struct image *image_new(struct service *service, const uint8_t identity[THAW_DIGEST_SIZE],
 			uid_t uid, const char *name);
-void image_ready(struct image *image, struct service *service, pid_t keeper);
+/* The mount of one view at its directory; id is the view's. */
+struct image *image_new_own(struct service *service, const struct thaw_lease *lease);
+/* It stands; pidfd (taken; -1: not known) is its keeper's. */
+void image_ready(struct image *image, struct service *service, int pidfd);
 void image_failed(struct image *image, struct service *service);
-/* The pid of its keeper, as the keeper's state has it; 0: not known, or dead. */
-pid_t image_keeper(const struct image *image, struct service *service);
-/* Ask it whether anybody serves it, by a job; when not, its views are ended, and it. */
-void image_check(struct image *image, struct service *service);
 void image_unuse(struct image *image, struct service *service);
+/* Nobody serves it: detach it, whoever uses it. */
+void image_abandon(struct image *image, struct service *service);
 void images_expire(struct service *service, uint64_t now);
 void images_sweep(struct service *service);
-json_t *image_to_json(const struct image *image);
+json_t *image_to_json(struct image *image);
+
+void image_follow_keeper(struct image *image, struct service *service, int pidfd);
+/*
+ * Waits. 0: *ret_pidfd is its keeper's. THAW_ORPHANED: that of a new one, since only the
+ * worker was left. THAW_NOT_FOUND: nobody is left, or it was never ours.
+ */
+_must_check_ int image_find_keeper(const struct image *image, const struct service *service,
+				   struct thaw_error *err, int *ret_pidfd);
+/* Its keeper has ended: ask by a job whether anybody serves it. */
+void image_check(struct image *image, struct service *service);
+/* What its keeper has written down about its workers. */
+void image_look(struct image *image);
 
 /* -- views -- */
 
@@ -246,10 +264,9 @@ struct view {
 	int scratch_lock;
 	char device[32]; /* of its mount */
 	char *link;	 /* below sessions/ */
-	unsigned keeper_restarts; /* without root: of its own keeper */
-	pid_t keeper;
 	bool gone; /* to be swept */
 	bool attached; /* a clone of its mount was given away */
+	struct closing *also; /* another Close that waits for its end */
 };
 
 struct view *view_at(struct service *service, const char *directory);
@@ -273,6 +290,8 @@ void method_open(struct connection *connection);
 void method_swap(struct connection *connection);
 void method_add_layer(struct connection *connection);
 void method_close(struct connection *connection);
+/* It has left: nobody is to be answered. */
+void closings_forget(struct service *service, const struct connection *connection);
 /* Nobody asked: a lease has ended. */
 void view_end(struct view *view, const char *why);
 void method_dispatch(struct connection *connection, const char *name);
@@ -348,7 +367,7 @@ void service_look_at_mounts(struct service *service);
 /* -- reports -- */
 
 struct thaw_stat;
-json_t *view_to_json(const struct view *view);
+json_t *view_to_json(const struct view *view); /* after image_look() of its images */
 json_t *stat_to_json(const struct thaw_stat *st);
 void event_send(struct service *service, const char *event, const struct view *view);
 char *metrics_text(struct service *service);

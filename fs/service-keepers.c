@@ -1,43 +1,215 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Keepers as the service sees them: launched by jobs, found again, replaced. */
-#include "service-internal.h"
+/* Keepers as the service sees them: launched by jobs, followed, replaced when they die. */
+#include "service-keepers.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
+#include <sys/epoll.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "keeper.h"
-#include "service-keepers.h"
+#include "service-internal.h"
+#include "util/cleanup.h"
 
-int service_keeper_launch(const struct service_launch *launch, struct thaw_error *err,
-			  pid_t *ret_keeper)
+/* One of its own each time: systemd forgets a scope only some time after its end. */
+void service_keeper_scope(const char *state_directory, char scope[96])
 {
-	char image[64], warm[64];
-	int status;
-	pid_t pid;
+	const char *key = strrchr(state_directory, '/') + 1;
 
-	(void)snprintf(image, sizeof(image), "/proc/self/fd/%d", launch->image_fd);
-	(void)snprintf(warm, sizeof(warm), "--warm=%s", launch->warm ? launch->warm : "all");
-	pid = fork();
-	if (pid == 0) {
-		(void)fcntl(launch->image_fd, F_SETFD, 0);
-		execl("/proc/self/exe", "thaw", "mount", warm, image, launch->directory, NULL);
-		_exit(127);
-	}
-	if (pid < 0 || waitpid(pid, &status, 0) < 0 || status != 0)
-		return thaw_io(err, -EIO, "the image cannot be mounted");
-	*ret_keeper = 0;
-	return 0;
+	(void)snprintf(scope, 96, "thaw-%.16s-%" PRIx64 "-%d", key, (uint64_t)time(NULL), (int)getpid());
 }
 
-pid_t image_keeper(const struct image *image, struct service *service)
+void service_keeper_clear(const char *state_directory)
 {
-	return 0;
+	_cleanup_(freep) char *state = NULL;
+
+	if (asprintf(&state, "%s/state", state_directory) < 0) {
+		state = NULL;
+		return;
+	}
+	(void)unlink(state);
+	(void)rmdir(state_directory);
+}
+
+int service_keeper_launch(const struct service_launch *launch, struct thaw_error *err,
+			  int *ret_pidfd)
+{
+	char scope[96];
+	struct thaw_keeper_launch keeper = {
+		.image_fd = launch->image_fd,
+		.name = launch->name,
+		.directory = launch->directory,
+		.warm = launch->warm,
+		.uid = launch->uid,
+		.gid = launch->gid,
+		.state_directory = launch->state_directory,
+	};
+	int r;
+
+	/* Of one that is gone: its mount was taken away before this. */
+	service_keeper_clear(launch->state_directory);
+	if (mkdir(launch->state_directory, 0700) < 0 && errno != EEXIST)
+		return thaw_io(err, -errno, "\"%.300s\"", launch->state_directory);
+	if (launch->scope) {
+		service_keeper_scope(launch->state_directory, scope);
+		keeper.scope = scope;
+	}
+	r = thaw_keeper_launch(&keeper, err, ret_pidfd);
+	if (r < 0)
+		service_keeper_clear(launch->state_directory);
+	return r;
+}
+
+/* -- in the service -- */
+
+static pid_t pid_of(int pidfd)
+{
+	_cleanup_(closefp) FILE *file = NULL;
+	char path[64], line[256];
+	int pid = 0;
+
+	(void)snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
+	file = fopen(path, "re");
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "Pid: %d", &pid) == 1)
+			break;
+	return pid > 0 ? pid : 0;
+}
+
+static void keeper_ended(struct source *source, uint32_t events)
+{
+	struct image *image = (struct image *)((char *)source - offsetof(struct image, keeper_end));
+
+	source_remove(source);
+	closep(&source->fd);
+	image->keeper = 0;
+	if (!image->gone && image->state == IMAGE_READY)
+		image_check(image, source->service);
+}
+
+void image_follow_keeper(struct image *image, struct service *service, int pidfd)
+{
+	source_remove(&image->keeper_end);
+	closep(&image->keeper_end.fd);
+	image->keeper = 0;
+	if (pidfd < 0)
+		return;
+	image->keeper = pid_of(pidfd);
+	if (source_add(service, &image->keeper_end, pidfd, EPOLLIN, keeper_ended) < 0)
+		(void)safe_close(pidfd); /* its end goes unnoticed until the mount table is looked at */
+}
+
+int image_find_keeper(const struct image *image, const struct service *service,
+		      struct thaw_error *err, int *ret_pidfd)
+{
+	char scope[96];
+	int r = thaw_keeper_look(image->state_directory, err, NULL, ret_pidfd);
+
+	if (r != THAW_ORPHANED)
+		return r;
+	service_keeper_scope(image->state_directory, scope);
+	r = thaw_keeper_adopt(image->state_directory, service->under_systemd ? scope : NULL, err,
+			      ret_pidfd);
+	return r < 0 ? r : THAW_ORPHANED;
+}
+
+void image_look(struct image *image)
+{
+	struct thaw_kept kept;
+
+	image->failure[0] = '\0';
+	if (thaw_keeper_look(image->state_directory, NULL, &kept, NULL) < 0)
+		return;
+	image->restarts = kept.restarts;
+	if (kept.waiting_ms > 0)
+		(void)snprintf(image->failure, sizeof(image->failure),
+			       "its workers die; the next one in %u ms (%s)", kept.waiting_ms,
+			       kept.death);
+	else if (kept.death[0])
+		(void)snprintf(image->failure, sizeof(image->failure),
+			       "restarted %u times, last: %s", kept.restarts, kept.death);
+}
+
+/* -- when a keeper has ended: is there a worker, or nobody? -- */
+
+static int run_check(struct job *job, int socket)
+{
+	struct job_message done = { .kind = JOB_DONE };
+	_cleanup_(closep) int pidfd = -1;
+
+	done.result = image_find_keeper(job->image, job->service, &done.err, &pidfd);
+	return job_send(socket, &done, pidfd) < 0;
+}
+
+/* With the mount gone or dead, so are the views over it. */
+static void image_lost(struct image *image, struct service *service)
+{
+	image->lost = true;
+	for (struct view *view = service->views; view; view = view->next) {
+		bool over = false;
+
+		for (unsigned i = 0; i < 1 + THAW_LAYERS_MAX; i++)
+			over = over || view->images[i] == image;
+		if (view->gone || !over || view->state != VIEW_OPEN)
+			continue;
+		service->metrics.views_lost++;
+		event_send(service, "lost", view);
+		view_end(view, "its image is served by nobody any more");
+	}
+	/* No new view may be laid over it: the next one mounts it anew. */
+	image_abandon(image, service);
+}
+
+static void check_message(struct job *job, const struct job_message *message, int *fd)
+{
+	struct service *service = job->service;
+	struct image *image = job->image;
+
+	job->done = true;
+	if (message->result == THAW_ORPHANED) {
+		service->metrics.keepers_adopted++;
+		service_log(service, LOG_WARNING, "keeper-replaced", "image", image->name, "identity",
+			    image->key, NULL);
+	} else if (message->result != 0) {
+		service->metrics.keepers_lost++;
+		service_log(service, LOG_WARNING, "image-lost", "image", image->name, "identity",
+			    image->key, "why", message->result < 0 ? message->err.text :
+					       "keeper and worker have ended", NULL);
+		image_lost(image, service);
+		return;
+	}
+	image_follow_keeper(image, service, steal_fd(fd));
+}
+
+static void check_ended(struct job *job)
+{
+	struct image *image = job->image;
+
+	image->checked = false;
+	if (!job->done && image->state == IMAGE_READY && !image->gone)
+		image_lost(image, job->service);
 }
 
 void image_check(struct image *image, struct service *service)
 {
+	struct job *job = image->checked ? NULL : job_new(service, "check image", NULL);
+
+	if (!job)
+		return;
+	job->image = image;
+	job->message = check_message;
+	job->end = check_ended;
+	if (job_start(service, job, run_check, NULL, 0) < 0)
+		free(job);
+	else
+		image->checked = true;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* Keepers, as jobs of the node service launch them. */
+/* Keepers, as jobs of the node service launch and end them. */
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -10,13 +10,16 @@ struct service_launch {
 	int image_fd;
 	const char *name;	     /* of the image, for people */
 	const char *directory;	     /* to mount on; exists */
-	const char *state_directory; /* of the keeper; made */
+	const char *state_directory; /* of the keeper; made here */
 	const char *warm;	     /* NULL: all */
 	uid_t uid;		     /* whom files belong to */
 	gid_t gid;
-	bool root;  /* everybody may look in */
 	bool scope; /* out of the service's cgroup, under systemd */
 };
-/* In a job. Returns when the mount answers; *ret_keeper: 0 when it is not known. */
+/* In a job. Returns when the mount answers. */
 _must_check_ int service_keeper_launch(const struct service_launch *launch,
-				       struct thaw_error *err, pid_t *ret_keeper);
+				       struct thaw_error *err, int *ret_pidfd);
+/* Remove what a keeper that has ended leaves in its state directory, and that. */
+void service_keeper_clear(const char *state_directory);
+/* Name of the scope that a keeper runs in. */
+void service_keeper_scope(const char *state_directory, char scope[96]);

@@ -40,6 +40,8 @@ static void method_list(struct connection *connection)
 
 	if (PARAMETERS(connection, { "session", PARAMETER_STRING, false, &session }) < 0)
 		return;
+	for (struct image *image = service->images; image; image = image->next)
+		image_look(image); /* once for all views over it */
 	views = json_array();
 	for (const struct view *view = service->views; view; view = view->next)
 		if (!view->gone && view_visible(view, connection) &&
@@ -56,7 +58,7 @@ static void method_images(struct connection *connection)
 	if (connection_parameters(connection, connection->call.parameters, NULL, 0) < 0)
 		return;
 	images = json_array();
-	for (const struct image *image = service->images; image; image = image->next)
+	for (struct image *image = service->images; image; image = image->next)
 		if (!image->gone)
 			(void)json_array_append_new(images, image_to_json(image));
 	connection_reply(connection, json_pack("{s:o}", "images", images));
@@ -94,8 +96,12 @@ static void method_show(struct connection *connection)
 {
 	const struct view *view = view_of_call(connection, false);
 
-	if (view)
-		connection_reply(connection, json_pack("{s:o}", "view", view_to_json(view)));
+	if (!view)
+		return;
+	for (unsigned i = 0; i < 1 + THAW_LAYERS_MAX; i++)
+		if (view->images[i])
+			image_look(view->images[i]);
+	connection_reply(connection, json_pack("{s:o}", "view", view_to_json(view)));
 }
 
 static void method_watch(struct connection *connection)

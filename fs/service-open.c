@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "keeper-state.h"
 #include "util/cleanup.h"
 
 void request_free(struct request *request)
@@ -131,7 +132,8 @@ static int take_lease(struct connection *connection, struct request *request, js
 			return -EPERM;
 		lease->pid = (pid_t)pid;
 		request->process_fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
-		if (request->process_fd < 0 || thaw_process_start(lease->pid, &lease->pid_start) < 0) {
+		lease->pid_start = thaw_process_began(lease->pid);
+		if (request->process_fd < 0 || lease->pid_start == 0) {
 			connection_refuse(connection, "NotFound", "process %d has ended", (int)pid);
 			return -ESRCH;
 		}
@@ -405,7 +407,7 @@ static void want(struct job *job)
 	const struct thaw_lease *lease = lease_of(job);
 	const struct thaw_lease_image *wanted = &lease->images[job->wanted];
 	uid_t uid = job->view->lease.writable ? job->view->lease.uid : 0;
-	struct image *image = image_find(service, wanted->identity, uid);
+	struct image *image = service->root ? image_find(service, wanted->identity, uid) : NULL;
 	struct job_message message = { .kind = JOB_LAUNCH };
 
 	if (image && image->state != IMAGE_READY) {
@@ -417,7 +419,8 @@ static void want(struct job *job)
 		message.made = image->plain;
 		image->deadline = 0;
 	} else {
-		image = image_new(service, wanted->identity, uid, wanted->name);
+		image = service->root ? image_new(service, wanted->identity, uid, wanted->name) :
+					image_new_own(service, lease);
 		if (!image) {
 			refuse(job, "Io", "no memory");
 			return;
@@ -427,6 +430,7 @@ static void want(struct job *job)
 	image->users++;
 	job->images[job->wanted] = image;
 	(void)snprintf(message.path, sizeof(message.path), "%s", image->directory);
+	(void)snprintf(message.more, sizeof(message.more), "%s", image->state_directory);
 	(void)!job_send(job->source.fd, &message, -1); /* its end is noticed */
 }
 
@@ -448,24 +452,37 @@ void wake_for_view(struct service *service, struct view *view)
 	}
 }
 
-static void launched(struct job *job, const struct job_message *message)
+/* What this job was to launch does not stand. */
+static void launch_failed(struct job *job)
+{
+	struct image *image = job->image;
+
+	job->image = NULL;
+	for (unsigned i = 0; i < 1 + THAW_LAYERS_MAX; i++)
+		if (job->images[i] == image) {
+			job->images[i] = NULL;
+			image->users--;
+		}
+	image_failed(image, job->service);
+}
+
+static void launched(struct job *job, const struct job_message *message, int *fd)
 {
 	struct service *service = job->service;
 	struct image *image = job->image;
 
 	if (!image)
 		return;
-	job->image = NULL;
 	service->metrics.launches++;
 	if (message->result == 0) {
+		job->image = NULL;
 		service_log(service, LOG_INFO, "image-mounted", "image", image->name, "identity",
 			    image->key, NULL);
-		image_ready(image, service, message->keeper);
+		image_ready(image, service, steal_fd(fd));
 		return;
 	}
 	service->metrics.launches_failed++;
-	image_failed(image, service);
-	job->images[message->number] = NULL;
+	launch_failed(job);
 }
 
 static void unuse_all(struct job *job)
@@ -519,7 +536,6 @@ static void open_done(struct job *job, const struct job_message *message, int *f
 	memset(job->images, 0, sizeof(job->images));
 	(void)snprintf(view->device, sizeof(view->device), "%s", message->device);
 	view->scratch_lock = steal_fd(fd);
-	view->keeper = service->root ? 0 : message->keeper;
 	view->connection = job->connection;
 	if (view->lease.kind == THAW_LEASE_PROCESS &&
 	    view_follow_process(view, steal_fd(&job->request->process_fd), &err) < 0)
@@ -568,7 +584,7 @@ static void open_message(struct job *job, const struct job_message *message, int
 		want(job);
 		break;
 	case JOB_LAUNCHED:
-		launched(job, message);
+		launched(job, message, fd);
 		break;
 	case JOB_DONE:
 		job->done = true;
@@ -587,14 +603,8 @@ static void open_ended(struct job *job)
 
 	if (job->done)
 		return;
-	if (job->image) {
-		/* It may have been launched. Whether it was, the next job learns. */
-		image_failed(job->image, job->service);
-		for (unsigned i = 0; i < 1 + THAW_LAYERS_MAX; i++)
-			if (job->images[i] == job->image)
-				job->images[i] = NULL;
-		job->image = NULL;
-	}
+	if (job->image) /* it may have been launched: the next job takes that away */
+		launch_failed(job);
 	(void)thaw_io(&err, -EIO, "the view's job ended before it was done");
 	unuse_all(job);
 	if (view) {
@@ -734,7 +744,7 @@ static void change_message(struct job *job, const struct job_message *message, i
 		want(job);
 		break;
 	case JOB_LAUNCHED:
-		launched(job, message);
+		launched(job, message, fd);
 		break;
 	case JOB_DONE:
 		job->done = true;
@@ -751,13 +761,8 @@ static void change_ended(struct job *job)
 
 	if (job->done)
 		return;
-	if (job->image) {
-		for (unsigned i = 0; i < 1 + THAW_LAYERS_MAX; i++)
-			if (job->images[i] == job->image)
-				job->images[i] = NULL;
-		image_failed(job->image, job->service);
-		job->image = NULL;
-	}
+	if (job->image)
+		launch_failed(job);
 	message.result = thaw_io(&message.err, -EIO, "the view's job ended before it was done");
 	change_done(job, &message);
 	/* Which of the two views stands, the table of mounts says. */

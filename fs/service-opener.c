@@ -55,7 +55,6 @@ struct opener {
 	char *images[1 + THAW_LAYERS_MAX];   /* where they are mounted */
 	char *rendered[1 + THAW_LAYERS_MAX]; /* relocated files of each, or NULL */
 	bool plain[1 + THAW_LAYERS_MAX];
-	pid_t keeper;
 };
 
 static int say(struct opener *opener, enum job_message_kind kind)
@@ -225,43 +224,43 @@ static int prepare_scratch(struct opener *opener)
 
 /* -- images -- */
 
-static int launch(struct opener *opener, unsigned number, const char *directory)
+static int launch(struct opener *opener, unsigned number, const char *state_directory,
+		  int *ret_pidfd)
 {
 	const struct thaw_lease *lease = opener->lease;
-	_cleanup_(freep) char *state = NULL;
-	const char *key = strrchr(directory, '/') + 1;
+	const struct service *service = opener->job->service;
+	const char *directory = opener->images[number];
 	struct service_launch options = {
 		.image_fd = opener->request->image_fds[number],
 		.name = lease->images[number].name,
 		.directory = directory,
+		.state_directory = state_directory,
 		.warm = lease->warm,
-		.root = opener->job->service->root,
-		.scope = opener->job->service->under_systemd && opener->job->service->root,
+		.uid = geteuid(),
+		.gid = getegid(),
+		.scope = service->under_systemd,
 	};
+	int r;
 
-	if (opener->job->service->root) {
+	if (service->root) {
+		options.uid = lease->writable ? lease->uid : 0;
+		options.gid = lease->writable ? lease->gid : 0;
 		/* What is mounted there is dead, or was left by a job that was killed. */
 		while (umount2(directory, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
 			;
 		if (mkdir(directory, 0755) < 0 && errno != EEXIST)
 			return thaw_io(&opener->err, -errno, "\"%.300s\"", directory);
-		options.uid = lease->writable ? lease->uid : 0;
-		options.gid = lease->writable ? lease->gid : 0;
-	} else {
-		options.uid = geteuid();
-		options.gid = getegid();
-		key = lease->id;
 	}
-	if (asprintf(&state, "%s/%s", opener->job->service->keepers_directory, key) < 0) {
-		state = NULL;
-		return thaw_oom(&opener->err);
-	}
-	options.state_directory = state;
-	return service_keeper_launch(&options, &opener->err, &opener->keeper);
+	r = service_keeper_launch(&options, &opener->err, ret_pidfd);
+	if (r < 0 && service->root)
+		(void)rmdir(directory);
+	return r;
 }
 
 static int want(struct opener *opener, unsigned number)
 {
+	_cleanup_(freep) char *state_directory = NULL;
+	_cleanup_(closep) int pidfd = -1;
 	int r;
 
 	opener->message.number = number;
@@ -271,20 +270,19 @@ static int want(struct opener *opener, unsigned number)
 	if (r < 0)
 		return thaw_io(&opener->err, r, "the service has ended");
 	opener->images[number] = strdup(opener->message.path);
-	if (!opener->images[number])
+	state_directory = strdup(opener->message.more);
+	if (!opener->images[number] || !state_directory)
 		return thaw_oom(&opener->err);
 	if (opener->message.kind == JOB_READY) {
 		opener->plain[number] = opener->message.made;
 		return 0;
 	}
-	r = launch(opener, number, opener->images[number]);
-	if (r < 0 && opener->job->service->root)
-		(void)rmdir(opener->images[number]);
+	r = launch(opener, number, state_directory, &pidfd);
+	opener->message.kind = JOB_LAUNCHED;
 	opener->message.number = number;
 	opener->message.result = r;
 	opener->message.err = opener->err;
-	opener->message.keeper = opener->keeper;
-	(void)!say(opener, JOB_LAUNCHED); /* if nobody hears it, we are killed */
+	(void)!job_send(opener->socket, &opener->message, pidfd); /* if nobody hears it, we are killed */
 	return r;
 }
 
@@ -427,7 +425,6 @@ static int finish(struct opener *opener, int r)
 	message->result = r;
 	message->err = opener->err;
 	message->made = opener->made;
-	message->keeper = opener->keeper;
 	message->value = 0;
 	for (unsigned i = 0; i < opener->lease->image_count; i++)
 		message->value |= (uint64_t)opener->plain[i] << i;
@@ -500,7 +497,7 @@ static int open_shared(struct opener *opener)
 static int open_plain(struct opener *opener)
 {
 	struct thaw_mountpoint mounted;
-	int r = launch(opener, 0, opener->directory);
+	int r = want(opener, 0);
 
 	if (r == 0)
 		r = thaw_mountinfo_find(opener->directory, &opener->err, &mounted);

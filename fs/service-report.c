@@ -31,10 +31,11 @@ json_t *view_to_json(const struct view *view)
 	if (view->images[0]) {
 		(void)json_object_set_new(object, "image_directory",
 					  json_string(view->images[0]->directory));
-		if (view->images[0]->failure[0])
-			(void)json_object_set_new(object, "trouble",
-						  json_string(view->images[0]->failure));
 	}
+	for (unsigned i = 0; i < 1 + THAW_LAYERS_MAX; i++)
+		if (view->images[i] && view->images[i]->failure[0])
+			(void)json_object_set_new(object, "trouble",
+						  json_string(view->images[i]->failure));
 	return object;
 }
 

@@ -22,9 +22,12 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "keeper-state.h"
+#include "keeper.h"
 #include "mountinfo.h"
 #include "overlay.h"
 #include "scratch.h"
+#include "service-keepers.h"
 #include "thaw/mount.h"
 #include "util/cleanup.h"
 
@@ -123,6 +126,27 @@ static void detach_dead(struct service *service, struct thaw_mount_table *table,
 	table->entries[number].kind = THAW_MOUNT_OTHER;
 }
 
+/* False: nobody serves it. */
+static bool take_keeper(struct service *service, struct image *image)
+{
+	struct thaw_error err = { 0 };
+	int pidfd = -1, r = image_find_keeper(image, service, &err, &pidfd);
+
+	if (r == THAW_ORPHANED) {
+		service->metrics.keepers_adopted++;
+		service_log(service, LOG_WARNING, "keeper-replaced", "image", image->name, "identity",
+			    image->key, NULL);
+	} else if (r < 0) {
+		service_log(service, LOG_WARNING, "keeper-unknown", "image", image->name, "identity",
+			    image->key, "why", err.text, NULL);
+	}
+	/* Without state, or unreadable: served by somebody all the same, if it answers. */
+	if (pidfd < 0 && is_dead(image->directory))
+		return false;
+	image_ready(image, service, pidfd);
+	return true;
+}
+
 static void restore_images(struct service *service, struct thaw_mount_table *table)
 {
 	for (size_t i = 0; i < table->count; i++) {
@@ -131,19 +155,20 @@ static void restore_images(struct service *service, struct thaw_mount_table *tab
 		struct image *image;
 		uid_t uid;
 
+		if (!service->root)
+			break; /* views are their images' mounts */
 		if (entry->kind != THAW_MOUNT_IMAGE ||
 		    !starts_with(entry->path, service->images_directory) ||
 		    !parse_key(strrchr(entry->path, '/') + 1, identity, &uid))
 			continue;
-		if (is_dead(entry->path)) {
-			detach_dead(service, table, i);
-			continue;
-		}
 		image = image_find(service, identity, uid);
 		if (!image)
 			image = image_new(service, identity, uid, "?");
-		if (image && image->state != IMAGE_READY)
-			image_ready(image, service, image_keeper(image, service));
+		if (image && image->state != IMAGE_READY && !take_keeper(service, image)) {
+			image->gone = true;
+			service_keeper_clear(image->state_directory);
+			detach_dead(service, table, i);
+		}
 	}
 }
 
@@ -159,6 +184,24 @@ static const struct thaw_mount_entry *find_view(const struct service *service,
 		if (table->entries[i].kind == kind && strcmp(table->entries[i].path, directory) == 0)
 			return &table->entries[i];
 	return NULL;
+}
+
+/* Without root: the view is its image's mount. False: nobody serves it. */
+static bool use_own(struct view *view)
+{
+	struct service *service = view->service;
+	struct image *image = image_new_own(service, &view->lease);
+
+	if (!image)
+		return true;
+	if (!take_keeper(service, image)) {
+		image->gone = true;
+		return false;
+	}
+	view->images[0] = image;
+	image->users++;
+	image->deadline = 0;
+	return true;
 }
 
 /* Which images lie below it: the table has them from the top, leases from below. */
@@ -191,7 +234,6 @@ static void begin_lease(struct view *view)
 {
 	struct service *service = view->service;
 	struct thaw_lease *lease = &view->lease;
-	uint64_t start = 0;
 
 	if (lease->kind == THAW_LEASE_CONNECTION) {
 		/* With the service its connections were lost: they have their grace. */
@@ -200,7 +242,7 @@ static void begin_lease(struct view *view)
 		int fd = (int)syscall(SYS_pidfd_open, lease->pid, 0);
 
 		/* Its number may be another's by now. */
-		if (fd >= 0 && (thaw_process_start(lease->pid, &start) < 0 || start != lease->pid_start))
+		if (fd >= 0 && thaw_process_began(lease->pid) != lease->pid_start)
 			fd = safe_close(fd);
 		if (fd < 0 || view_follow_process(view, fd, NULL) < 0)
 			lease->deadline = thaw_boottime();
@@ -213,11 +255,15 @@ static void take_view(struct service *service, struct thaw_lease *lease,
 		      const struct thaw_mount_entry *entry)
 {
 	struct view *view = view_new(service, lease);
+	bool alive = true;
 
 	if (!view)
 		return;
 	(void)snprintf(view->device, sizeof(view->device), "%s", entry->device);
-	use_images(view, entry);
+	if (service->root)
+		use_images(view, entry);
+	else
+		alive = use_own(view);
 	if (view->lease.scratch &&
 	    !starts_with(view->lease.scratch, service->memory_directory) &&
 	    thaw_scratch_adopt(view->lease.scratch, NULL, &view->scratch_lock) < 0)
@@ -228,6 +274,8 @@ static void take_view(struct service *service, struct thaw_lease *lease,
 		view_log(view, LOG_ERR, "lease-not-recorded", NULL);
 	service->metrics.views_restored++;
 	view_log(view, LOG_INFO, "restored", NULL);
+	if (!alive)
+		view_end(view, "nobody serves it");
 }
 
 /* A record without a mount: what was only for it goes too. */
@@ -268,12 +316,9 @@ static int restore_lease(void *userdata, const char *id, json_t *record)
 		return 0;
 	}
 	entry = find_view(service, &restoring->table, lease.directory);
-	if (entry && !view_at(service, lease.directory) &&
-	    (service->root || !is_dead(lease.directory))) {
+	if (entry && !view_at(service, lease.directory)) {
 		take_view(service, &lease, entry);
 	} else {
-		if (entry && !service->root)
-			(void)!thaw_umount(lease.directory, true, NULL);
 		drop_lease(service, &lease);
 		(void)!thaw_catalogue_remove_lease(service->catalogue, id, NULL);
 	}
@@ -453,6 +498,15 @@ static void clear_away_image(struct service *service, const char *path)
 	(void)rmdir(path);
 }
 
+/* Of a keeper that nobody has found: whatever it keeps is no mount of ours any more. */
+static void clear_away_keeper(struct service *service, const char *path)
+{
+	for (const struct image *image = service->images; image; image = image->next)
+		if (!image->gone && strcmp(image->state_directory, path) == 0)
+			return;
+	service_keeper_clear(path);
+}
+
 /* What an earlier service made for views that are gone. */
 static void clear(struct service *service, const char *base,
 		  void (*away)(struct service *service, const char *path))
@@ -499,6 +553,7 @@ int service_restore(struct service *service, struct thaw_error *err)
 		clear(service, service->memory_directory, clear_away_memory);
 		clear(service, service->scratch_directory, clear_away_scratch);
 		clear(service, service->images_directory, clear_away_image);
+		clear(service, service->keepers_directory, clear_away_keeper);
 	}
 	thaw_mount_table_deinit(&restoring.table);
 	return r;

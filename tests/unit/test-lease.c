@@ -2,8 +2,6 @@
 /* Leases: names, ids, JSON there and back, and records that are none. */
 #include "check.h"
 
-#include <unistd.h>
-
 #include "lease.h"
 
 static void names(void **state)
@@ -177,24 +175,12 @@ static void damaged_records(void **state)
 	thaw_lease_deinit(&lease);
 }
 
-static void processes(void **state)
-{
-	uint64_t first, second;
-
-	assert_int_equal(thaw_process_start(getpid(), &first), 0);
-	assert_int_equal(thaw_process_start(getpid(), &second), 0);
-	assert_int_equal(first, second);
-	assert_true(first > 0);
-	assert_int_equal(thaw_process_start(0x7fffffff, &first), -ESRCH);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(names),	  cmocka_unit_test(ids),
 		cmocka_unit_test(labels),	  cmocka_unit_test(digests),
 		cmocka_unit_test(there_and_back), cmocka_unit_test(damaged_records),
-		cmocka_unit_test(processes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,7 +4,7 @@
 import json
 
 # What noise does not change: sizes, memory and counts.
-COUNTED = ("size", "share", "requests", "reads", "beyond", "peak")
+COUNTED = ("size", "share", "requests", "reads", "beyond", "peak", "kernel")
 
 
 def value(number, unit):

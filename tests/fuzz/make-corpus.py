@@ -357,6 +357,47 @@ def mount_options():
     yield "commas", b",,,allow_root,,"
 
 
+def conda_scripts():
+    record = b"('bin/pip', '/opt/env', 'text')"
+    yield "script", (b"#!/usr/bin/env python\nimport re\n_prefix_records = [\n" + record + b",\n"
+                     b"(\"it's\", '/opt/env', 'binary')\n]\n\nif __name__ == '__main__':\n"
+                     b"    for path in _prefix_records:\n        pass\n")
+    yield "escapes", (b"_prefix_records = [('a\\\\b\\'\\t\\x7f\\xe9\\u20ac\\U0001f40d\\udce9', "
+                      b"u'/opt', 'text' ) , ]")
+    yield "empty", b"_prefix_records = []\n"
+    for number, list_ in enumerate((
+            b"[__import__('os')]", b"[('../x', '/opt', 'text')]", b"[('a', '', 'text')]",
+            b"[('a' 'b', '/opt', 'text')]", b"[" + record + b"] + x", b"[\\\n]", b"[('a\\")):
+        yield f"refused-{number}", b"_prefix_records = " + list_ + b"\n"
+
+
+def relocations():
+    def made(prefix, rules, sites, content):
+        strings = b"".join(placeholder + suffix for _, placeholder, suffix, _ in rules)
+        section, at = struct.pack("<4I", len(rules), 1, len(sites), len(strings)), 0
+        for kind, placeholder, suffix, room in rules:
+            section += struct.pack("<6I", kind, at, len(placeholder), at + len(placeholder),
+                                   len(suffix), room)
+            at += len(placeholder + suffix)
+        section += struct.pack("<3I", 2, 0, len(sites))
+        section += b"".join(struct.pack("<QII", offset, rule, 0) for offset, rule in sites)
+        section += strings
+        return struct.pack("<BH", len(prefix), len(section)) + prefix + section + content
+
+    text, binary = (1, b"/build/env", b"", 0), (2, b"/build/env", b"/lib", 20)
+    shebang = (3, b"/usr/bin/env python3", b"/bin/python3 -E", 0)
+    yield "text", made(b"new", [text], [(1, 0), (11, 0)], b"x/build/env/build/env\n")
+    yield "binary", made(b"n", [binary], [(0, 0), (11, 0)],
+                         b"/build/env:/build/env/x\0next /build/env")
+    yield "room", made(b"longer-than", [binary], [(0, 0)], b"/build/env/x" + bytes(11) + b"next")
+    yield "no-room", made(b"longer-than", [binary], [(0, 0)], b"/build/env/x\0next")
+    yield "no-end", made(b"n", [binary], [(0, 0)], b"/build/env/x")
+    yield "shebang", made(b"new", [shebang, text], [(2, 0), (40, 1)],
+                          b"#!/usr/bin/env python3 -s\nimport sys /build/env\n")
+    yield "shebang-blank", made(b"new one$", [shebang], [(3, 0)], b"#! /usr/bin/env python3")
+    yield "another-text", made(b"new", [text], [(0, 0)], b"/another/text")
+
+
 def catalogue_entry(kind, path, name=b"", first=0, count=0):
     return struct.pack("<BBHII", kind, len(name), len(path), first, count) + path + name
 
@@ -383,6 +424,8 @@ CORPORA = {
     "environment": environment_texts,
     "catalogue": catalogue_records,
     "image": images,
+    "records": conda_scripts,
+    "relocations": relocations,
     "index": indexes,
     # The first byte chooses the size of blocks: 512.
     "tar": lambda: ((name, b"\x02" + data) for name, data in tars()),

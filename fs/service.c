@@ -169,6 +169,18 @@ static int directories(struct service *service, struct thaw_error *err)
 	return r;
 }
 
+static void say_where_state_is(struct service *service)
+{
+	struct thaw_place place = { 0 };
+
+	if (thaw_state_place(NULL, &place) < 0)
+		return;
+	if (place.fallback)
+		service_log(service, LOG_WARNING, "state-ends-with-the-boot", "directory", place.path,
+			    "why", place.why, NULL);
+	free(place.path);
+}
+
 /* One service to a run-time directory; the lock ends with the process. */
 static int lock(struct service *service, struct thaw_error *err)
 {
@@ -269,6 +281,8 @@ static int start(struct service *service, struct thaw_error *err)
 	service->started = (int64_t)time(NULL);
 	raise_limit();
 	r = directories(service, err);
+	if (r == 0)
+		say_where_state_is(service);
 	if (r == 0)
 		r = lock(service, err);
 	if (r == 0)

@@ -26,8 +26,8 @@ class Service:
         self.state = work / "state"
         self.socket = self.runtime / "socket"
         self.log_path = work / "serve.log"
-        self.env = environment(THAW_RUNTIME_DIR=str(self.runtime), THAW_STATE_DIR=str(self.state),
-                               **(env or {}))
+        self.env = {**environment(THAW_RUNTIME_DIR=str(self.runtime),
+                                  THAW_STATE_DIR=str(self.state)), **(env or {})}
         self.process = None
         for directory in (self.runtime, self.state):
             directory.mkdir(exist_ok=True, mode=0o755)
@@ -106,7 +106,8 @@ class Service:
                 client.close_view(session, force=True)
             client.call("Drain")
         assert self.wait() == 0, self.log
-        left = [os.fsdecode(m.path) for m in mounts_below(self.work)]
+        left = [os.fsdecode(m.path) for m in mounts_below(self.work)
+                if m.source.startswith("thaw:")]
         assert not left, f"mounts left: {left}"
         for name in ("sessions", "images", "memory", "keepers"):
             left = os.listdir(self.runtime / name)

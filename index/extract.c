@@ -470,9 +470,12 @@ static int decode_piece(struct worker *worker, const struct unit *unit,
 static int extract_unit(struct worker *worker, const struct unit *unit,
 			struct thaw_error *err)
 {
-	const struct piece *piece = worker->job->pieces + unit->first_piece;
+	const struct piece *piece;
 	uint32_t next = unit->first_frame;
 
+	if (unit->pieces == 0)
+		return 0;
+	piece = worker->job->pieces + unit->first_piece;
 	if (unit->size > worker->capacity) {
 		free(worker->buf);
 		worker->capacity = 0;

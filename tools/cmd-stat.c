@@ -2,8 +2,8 @@
 /* thaw stat: what the worker of a mount has done so far. */
 #include <string.h>
 
+#include "node.h"
 #include "thaw/stat.h"
-#include "tool.h"
 
 #ifdef THAW_WITH_FUSE
 static const char *const warm_states[] = { "none", "running", "finished", "stopped" };
@@ -23,7 +23,7 @@ static void request_name(unsigned opcode, char name[16])
 		(void)snprintf(name, 16, "request_%u", opcode);
 }
 
-static int print_json(const struct thaw_stat *st)
+static json_t *to_json(const struct thaw_stat *st)
 {
 	json_t *object = json_object(), *requests = json_object(), *latency = json_array();
 	uint64_t total = 0;
@@ -63,7 +63,7 @@ static int print_json(const struct thaw_stat *st)
 	COUNT(warm_pages_read);
 	COUNT(warm_overtaken);
 #undef COUNT
-	return tool_json_print(object);
+	return object;
 }
 
 /* The time below which this share of all requests was answered. */
@@ -133,12 +133,57 @@ static int show(const char *directory, bool json)
 	if (thaw_stat_directory(directory, &err, &st) < 0)
 		return tool_fail(directory, &err);
 	if (json)
-		return print_json(&st);
+		return tool_json_print(to_json(&st));
 	print_text(directory, &st);
 	return THAW_EXIT_OK;
 }
+
+/* Several views of one session: an array, since JSON is one value. */
+static int show_all(const struct node_places *places, bool json)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < places->count; i++) {
+		const char *directory = places->paths[i];
+		struct thaw_error err = { 0 };
+		struct thaw_stat st;
+		json_t *object;
+
+		if (thaw_stat_directory(directory, &err, &st) < 0) {
+			json_decref(array);
+			return tool_fail(directory, &err);
+		}
+		if (!json) {
+			printf("%s", i ? "\n" : "");
+			print_text(directory, &st);
+			continue;
+		}
+		object = to_json(&st);
+		tool_json_name(object, "directory", directory, strlen(directory));
+		(void)json_array_append_new(array, object);
+	}
+	if (json)
+		return tool_json_print(array);
+	json_decref(array);
+	return THAW_EXIT_OK;
+}
+
+static int show_named(const char *name, bool json)
+{
+	struct node_places places = { 0 };
+	int r = node_resolve(name, &places);
+
+	if (r == TOOL_NODE_NONE)
+		r = show(name, json);
+	else if (r == THAW_EXIT_OK && places.count == 1)
+		r = show(places.paths[0], json);
+	else if (r == THAW_EXIT_OK)
+		r = show_all(&places, json);
+	node_places_deinit(&places);
+	return r;
+}
 #else
-static int show(const char *directory, bool json)
+static int show_named(const char *directory, bool json)
 {
 	return tool_fail_text(THAW_EXIT_IO, directory, "this thaw was built without FUSE");
 }
@@ -167,20 +212,21 @@ static int run(int argc, char **argv)
 		}
 	}
 	if (argc - optind != 1)
-		return tool_usage("stat", "one directory is needed");
-	return show(argv[optind], json);
+		return tool_usage("stat", "one directory, session or image is needed");
+	return show_named(argv[optind], json);
 }
 
 const struct tool_command tool_stat = {
 	.name = "stat",
 	.run = run,
 	.summary = "show what the worker of a mount has done",
-	.help = "Usage: thaw stat [OPTION...] DIR\n"
+	.help = "Usage: thaw stat [OPTION...] DIR | session/ID | image/NAME\n"
 		"\n"
 		"Shows what the worker of the image that is mounted at DIR, or below the view\n"
 		"at DIR, has done since it was mounted: requests by type and time, bytes read\n"
 		"and decompressed, the frame cache, and how far the warmer was of use; and how\n"
-		"often the keeper had to start another worker.\n"
+		"often the keeper had to start another worker. A session or image that the\n"
+		"node service knows may be named too, without its kind where that is clear.\n"
 		"\n"
 		"  --json   print JSON\n"
 		"  --help   show this help\n",

@@ -24,7 +24,8 @@ class Service:
         self.work, self.options, self.user = work, options, user
         self.runtime = run_directory or work / "run"
         self.state = work / "state"
-        self.socket = self.runtime / "socket"
+        self.socket = next((option.partition("=")[2] for option in options
+                            if option.startswith("--socket=")), self.runtime / "socket")
         self.log_path = work / "serve.log"
         self.env = {**environment(THAW_RUNTIME_DIR=str(self.runtime),
                                   THAW_STATE_DIR=str(self.state)), **(env or {})}

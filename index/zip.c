@@ -616,11 +616,28 @@ static int by_name(const void *a, const void *b)
 	return thaw_canonical_compare(x->pub.name, y->pub.name);
 }
 
+/* What is in front is for others to read; but not an archive to whoever reads from the front. */
+static int check_front(const struct thaw_zip *zip, uint64_t first, struct thaw_error *err)
+{
+	uint8_t signature[4];
+	int r;
+
+	if (first < sizeof(signature))
+		return 0;
+	r = read_at(zip, 0, signature, sizeof(signature), err);
+	if (r < 0)
+		return r;
+	if (get_le32(signature) == SIG_LOCAL || get_le32(signature) == SIG_END)
+		return thaw_damaged(err, "another zip archive is in front of this one");
+	return 0;
+}
+
 static int check_places(struct thaw_zip *zip, uint64_t directory, struct thaw_error *err)
 {
-	int r = 0;
+	int r;
 
 	qsort(zip->members, zip->count, sizeof(*zip->members), by_place);
+	r = check_front(zip, zip->count ? zip->members[0].local : directory, err);
 	for (size_t i = 0; r == 0 && i < zip->count; i++) {
 		uint64_t next = i + 1 < zip->count ? zip->members[i + 1].local
 						   : directory;

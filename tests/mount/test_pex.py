@@ -89,10 +89,11 @@ def test_application_starts(name, work):
         assert view(image, script).text == text
 
 
-def pex_itself(name, work, *arguments, code=0, **variables):
+def pex_itself(name, *arguments, code=0, **variables):
     """What the PEX answers when it is started as it is."""
     env = {k: v for k, v in command.environment(**variables).items() if not k.startswith("PEX_")}
-    env["PEX_ROOT"] = str(work / "pex-root")
+    # Shared by the tests of a run, and gone with it.
+    env["PEX_ROOT"] = str(pathlib.Path(command.binary()).parent / "pex-root")
     return run(environment._base_python(), fixture() / name, *arguments, code=code, env=env,
                timeout=120)
 
@@ -100,7 +101,7 @@ def pex_itself(name, work, *arguments, code=0, **variables):
 @pytest.mark.parametrize("name", ["zipapp.pex", "injected.pex", "module.pex", "file.pex"])
 def test_answers_as_the_pex_does(name, work):
     variables = {"HOME": "/nowhere at all"}
-    reference = json.loads(pex_itself(name, work, "one", "--two", code=7, **variables).text)
+    reference = json.loads(pex_itself(name, "one", "--two", code=7, **variables).text)
     ours = json.loads(view(pack(name, work), "__pex__", "one", "--two", code=7,
                            env=command.environment(**variables)).text)
     for key in ("argv", "names", "warnings", "colour"):
@@ -117,7 +118,7 @@ def test_variables_that_are_set_win(work):
 
 
 def test_script_as_entry_point(work):
-    reference = pex_itself("script.pex", work)
+    reference = pex_itself("script.pex")
     image = pack("script.pex", work)
     assert view(image, "__pex__").text == reference.text == "entry schemes\n"
 

@@ -492,18 +492,36 @@ static void two_ends(void **state)
 	_zip_ inner = { 0 };
 	_zip_ zip = { 0 };
 	struct thaw_error err;
-	char comment[64];
 
 	zip_end(&inner, false, "");
 	zip_file(&zip, "a", "one");
 	assert_int_equal(inner.bytes.size, 22);
 	zip_end(&zip, false, "");
 	/* The end record of an empty archive as the comment of this one. */
-	(void)comment;
 	put_le16(zip.bytes.data + zip.bytes.size - 2, 22);
 	buffer_add(&zip.bytes, inner.bytes.data, 22);
 	assert_damaged(read_fails(&zip.bytes, &err), &err,
 		       "the zip archive has two end records");
+}
+
+/* Two archives in a row: from the front it is the one, from the end the other. */
+static void in_front(void **state)
+{
+	struct thaw_error err;
+
+	for (int counted = 0; counted < 2; counted++) {
+		_zip_ first = { 0 };
+		_zip_ zip = { 0 };
+
+		zip_file(&first, "a", "one");
+		zip_end(&first, false, "");
+		buffer_add(&zip.bytes, first.bytes.data, first.bytes.size);
+		zip.base = counted ? 0 : first.bytes.size;
+		zip_file(&zip, "b", "two");
+		zip_end(&zip, false, "");
+		assert_damaged(read_fails(&zip.bytes, &err), &err,
+			       "another zip archive is in front of this one");
+	}
 }
 
 static void trailing(void **state)
@@ -760,29 +778,18 @@ static void canonical(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(members),
-		cmocka_unit_test(prefixes),
-		cmocka_unit_test(empty),
-		cmocka_unit_test(large_member),
-		cmocka_unit_test(names),
-		cmocka_unit_test(nameless),
-		cmocka_unit_test(long_names),
-		cmocka_unit_test(duplicates),
-		cmocka_unit_test(second_name),
-		cmocka_unit_test(lying_headers),
-		cmocka_unit_test(overlap),
-		cmocka_unit_test(nested),
-		cmocka_unit_test(gaps),
-		cmocka_unit_test(descriptors),
-		cmocka_unit_test(two_ends),
-		cmocka_unit_test(trailing),
-		cmocka_unit_test(zip64_lies),
-		cmocka_unit_test(wrong_content),
-		cmocka_unit_test(impossible_ratio),
-		cmocka_unit_test(links),
-		cmocka_unit_test(every_truncation),
-		cmocka_unit_test(every_bit),
-		cmocka_unit_test(canonical),
+		cmocka_unit_test(members),	 cmocka_unit_test(prefixes),
+		cmocka_unit_test(empty),	 cmocka_unit_test(large_member),
+		cmocka_unit_test(names),	 cmocka_unit_test(nameless),
+		cmocka_unit_test(long_names),	 cmocka_unit_test(duplicates),
+		cmocka_unit_test(second_name),	 cmocka_unit_test(lying_headers),
+		cmocka_unit_test(overlap),	 cmocka_unit_test(nested),
+		cmocka_unit_test(gaps),		 cmocka_unit_test(descriptors),
+		cmocka_unit_test(two_ends),	 cmocka_unit_test(in_front),
+		cmocka_unit_test(trailing),	 cmocka_unit_test(zip64_lies),
+		cmocka_unit_test(wrong_content), cmocka_unit_test(impossible_ratio),
+		cmocka_unit_test(links),	 cmocka_unit_test(every_truncation),
+		cmocka_unit_test(every_bit),	 cmocka_unit_test(canonical),
 	};
 
 	return cmocka_run_group_tests_name("zip", tests, NULL, NULL);

@@ -24,44 +24,51 @@ const char *thaw_way_name(enum thaw_way way)
 
 /* -- the node service -- */
 
-static int try_socket(const char *directory)
+static int try_socket(const char *path)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	_cleanup_(closep) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int n;
 
 	if (fd < 0)
 		return -errno;
-	n = snprintf(address.sun_path, sizeof(address.sun_path), "%s/socket", directory);
-	if (n < 0 || (size_t)n >= sizeof(address.sun_path))
+	if (strlen(path) >= sizeof(address.sun_path))
 		return -ENAMETOOLONG;
-	if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
+	strcpy(address.sun_path, path); /* fits */
+	/* EAGAIN: it is there, and busy. */
+	if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 || errno == EAGAIN)
 		return 0;
-	return errno == EAGAIN ? 0 : -errno; /* it is there, and busy */
+	return -errno;
 }
 
+/* Where a client looks (thaw/client.h); but without waiting for a service that hangs. */
 bool thaw_probe_service(char *ret_text, size_t size)
 {
-	static const char system_wide[] = "/run/thaw";
+	static const char system_wide[] = "/run/thaw/socket";
+	const char *named = getenv("THAW_SOCKET");
+	_cleanup_(freep) char *path = NULL;
 	struct thaw_error err = { 0 };
 	struct thaw_place place;
-	int r = thaw_runtime_place(&err, &place);
-	int error = r;
+	int r = 0;
 
-	if (r == 0) {
-		error = try_socket(place.path);
-		if (error == 0)
-			(void)snprintf(ret_text, size, "answers at %s/socket", place.path);
-		else
-			(void)snprintf(ret_text, size, "%s/socket: %s", place.path, strerror(-error));
-		free(place.path);
-	} else {
+	if (named && *named) {
+		path = strdup(named);
+	} else if (thaw_runtime_place(&err, &place) < 0) {
 		(void)snprintf(ret_text, size, "%s", err.text);
+		return false;
+	} else {
+		if (asprintf(&path, "%s/socket", place.path) < 0)
+			path = NULL;
+		free(place.path);
 	}
-	/* Root's service is for everybody, unless one of one's own was named. */
-	if (error == 0 || getenv("THAW_RUNTIME_DIR") || try_socket(system_wide) < 0)
-		return error == 0;
-	(void)snprintf(ret_text, size, "answers at %s/socket", system_wide);
+	r = path ? try_socket(path) : -ENOMEM;
+	if (r < 0)
+		(void)snprintf(ret_text, size, "%s: %s", path ? path : "socket", strerror(-r));
+	else
+		(void)snprintf(ret_text, size, "answers at %s", path);
+	/* Root's service is for everybody, unless another was named. */
+	if (r == 0 || (named && *named) || getenv("THAW_RUNTIME_DIR") || try_socket(system_wide) < 0)
+		return r == 0;
+	(void)snprintf(ret_text, size, "answers at %s", system_wide);
 	return true;
 }
 

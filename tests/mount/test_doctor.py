@@ -187,4 +187,7 @@ def test_service_is_found(places, work):
         assert finding(report, "node service") == {
             "state": "ok", "what": "node service", "why": f"answers at {work}/run/socket"}
         assert report["way"] == "shared"
+        named = dict(places, THAW_RUNTIME_DIR=str(work / "state"),
+                     THAW_SOCKET=str(work / "run" / "socket"))
+        assert finding(doctor(named), "node service")["state"] == "ok"
     assert finding(doctor(places), "node service")["state"] == "warn"

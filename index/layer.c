@@ -224,25 +224,62 @@ static int bind(struct tree *tree)
 	return r;
 }
 
+struct entry {
+	uint64_t data; /* where its bytes lie in the image */
+	uint32_t record;
+};
+
+static int compare_entries(const void *a, const void *b)
+{
+	const struct entry *x = a, *y = b;
+
+	if (x->data != y->data)
+		return x->data < y->data ? -1 : 1;
+	return x->record < y->record ? -1 : x->record > y->record;
+}
+
+/*
+ * All entries of the plan, in the order in which they lie in the image, so that
+ * no frame is decompressed twice; then further names of what was written.
+ */
+static int make_entries(struct tree *tree)
+{
+	const struct thaw_layer_plan *plan = &tree->layer->plan;
+	_cleanup_(freep) struct entry *entries = calloc(plan->count + 1,
+							sizeof(*entries));
+	size_t count = 0;
+	int r = 0;
+
+	if (!entries)
+		return thaw_oom(tree->layer->err);
+	for (uint32_t i = THAW_ROOT; plan->actions && i < plan->image->info.inodes; i++)
+		if (plan->actions[i])
+			entries[count++] = (struct entry){
+				.data = get_le64(inode_record(plan->image, i) +
+						 THAW_INODE_OFF_DATA),
+				.record = i,
+			};
+	if (count > 0)
+		qsort(entries, count, sizeof(*entries), compare_entries);
+	for (int links = 0; links < 2; links++)
+		for (size_t i = 0; r == 0 && i < count; i++)
+			r = make_entry(tree, entries[i].record, links);
+	return r;
+}
+
 /* 0, or THAW_NOT_FOUND when there was nothing to put into it. */
 static int fill_tree(struct tree *tree)
 {
-	struct layer *layer = tree->layer;
-	uint32_t count = layer->image->info.inodes;
-	int bound, r = 0;
+	int bound, r;
 
 	tree->made[THAW_ROOT] = 1;
-	for (int links = 0; links < 2; links++)
-		for (uint32_t i = THAW_ROOT; r == 0 && layer->plan.actions && i < count;
-		     i++)
-			if (layer->plan.actions[i])
-				r = make_entry(tree, i, links);
+	r = make_entries(tree);
 	if (r < 0)
 		return r;
 	bound = bind(tree);
 	if (bound < 0)
 		return bound;
-	if (bound == THAW_NOT_FOUND && layer->plan.count == 0)
+	if (bound == THAW_NOT_FOUND && tree->layer->plan.count == 0)
 		return THAW_NOT_FOUND;
 	return finish_directories(tree);
 }
@@ -488,7 +525,7 @@ static int publish(struct layer *layer)
 		return thaw_io(layer->err, -errno, "a damaged layer cannot be put away");
 	if (renameat(layer->store, layer->temporary, layer->store, layer->key) < 0)
 		return thaw_io(layer->err, -errno, "a layer cannot be named");
-	(void)thaw_remove_tree(layer->store, old,
+	(void)!thaw_remove_tree(layer->store, old,
 			       NULL); /* the next who comes here tries again */
 	return 0;
 }
@@ -506,7 +543,7 @@ static int render(struct layer *layer)
 		r = publish(layer);
 	if (r != 0) {
 		/* The first failure is the one to report. */
-		(void)thaw_remove_tree(layer->store, layer->temporary, &ignored);
+		(void)!thaw_remove_tree(layer->store, layer->temporary, &ignored);
 		(void)unlinkat(layer->store, layer->lock_name, 0);
 	}
 	return r;

@@ -60,9 +60,10 @@ static int drop_capabilities(struct thaw_error *err)
 /*
  * Sockets with a name in the file system (a container engine's, say) are reached
  * through a read-only mount and without a network as well, and io_uring makes
- * sockets without socket(2).
+ * sockets without socket(2). In a user namespace of its own a process would have
+ * all capabilities again, though over nothing that is ours.
  */
-static int close_sockets(struct thaw_error *err)
+static int restrict_calls(struct thaw_error *err)
 {
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
 #define NO(number)                                                 \
@@ -86,6 +87,15 @@ static int close_sockets(struct thaw_error *err)
 #endif
 		NO(SYS_socket),
 		NO(425), /* io_uring_setup */
+		NO(SYS_unshare),
+		NO(SYS_setns),
+		/* clone3() has its flags where a filter cannot see them; the C library can do without */
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 435, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 3),
+		LOAD(args[0]),
+		BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, CLONE_NEWUSER, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
 	const struct sock_fprog program = {
@@ -109,7 +119,7 @@ int thaw_confine(const char *path, struct thaw_error *err)
 	if (r == 0)
 		r = drop_capabilities(err);
 	if (r == 0)
-		r = close_sockets(err);
+		r = restrict_calls(err);
 	(void)setrlimit(RLIMIT_CORE, &no_core); /* lowering is always allowed */
 	return r;
 }

@@ -116,24 +116,35 @@ static void __attribute__((noreturn)) run_job(const struct job *job)
 /* The first process of the new namespace: when it ends, all in there end. */
 static void __attribute__((noreturn)) supervise(const struct job *jobs, unsigned count)
 {
-	unsigned started = 0;
-	int status, code = 0;
+	pid_t *pids = calloc(count, sizeof(*pids));
+	unsigned running = 0;
+	int code = 0;
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-	for (unsigned i = 0; i < count; i++) {
-		pid_t pid = fork();
-
-		if (pid == 0)
+	for (unsigned i = 0; i < count && pids; i++) {
+		pids[i] = fork();
+		if (pids[i] == 0)
 			run_job(&jobs[i]);
-		started += pid > 0;
-		if (pid < 0)
+		running += pids[i] > 0;
+		if (pids[i] < 0)
 			code = CANNOT_RUN;
 	}
-	/* Children's orphans come to us as well: until nobody is left. */
-	while (started > 0 && (wait(&status) > 0 || errno == EINTR))
-		if (WIFEXITED(status) && WEXITSTATUS(status) == CANNOT_RUN)
-			code = CANNOT_RUN;
-	_exit(code);
+	/* Orphans come to us as well: nobody waits for what a package left running. */
+	while (running > 0) {
+		int status = 0;
+		pid_t pid = wait(&status);
+
+		if (pid < 0 && errno != EINTR)
+			break;
+		for (unsigned i = 0; i < count; i++) {
+			if (pid <= 0 || pids[i] != pid)
+				continue;
+			running--;
+			if (WIFEXITED(status) && WEXITSTATUS(status) == CANNOT_RUN)
+				code = CANNOT_RUN;
+		}
+	}
+	_exit(pids ? code : CANNOT_RUN);
 }
 
 int run_confined(const char *path, const struct job *jobs, unsigned count,

@@ -50,8 +50,8 @@ struct keeper {
 _must_check_ int thaw_keeper_init(struct keeper *keeper, const struct thaw_keeper *given);
 /* Start a worker now. */
 void thaw_keeper_start_worker(struct keeper *keeper);
-/* This worker is there already: ours, or our predecessor's. */
-void thaw_keeper_watch(struct keeper *keeper, pid_t pid, bool ours);
+/* This worker is there already: ours, or our predecessor's. Takes pidfd. */
+void thaw_keeper_watch(struct keeper *keeper, pid_t pid, int pidfd, bool ours);
 /* Have it replaced, in order. */
 void thaw_keeper_end_worker(struct keeper *keeper);
 /*

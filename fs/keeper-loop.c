@@ -32,8 +32,6 @@
 #define CHECK_MAX_MS   5000u
 /* A worker that is told to end finishes what it is at; then it is killed. */
 #define END_MS 3000u
-/* The kernel wants room for a largest request, whatever comes. */
-#define BUFFER_SIZE THAW_REQUEST_MAX
 
 static uint64_t now_ms(void)
 {
@@ -63,9 +61,9 @@ static void refuse_slot(void *userdata, const struct fuse_in_header *header)
 	answer(keeper->fuse_fd, header->unique, keeper->ending ? -ECONNABORTED : -EIO);
 	atomic_fetch_add(&keeper->state->common->refused, 1);
 	if (!keeper->ending && !keeper->hopeless)
-		thaw_log(LOG_ERR, "%s: %u workers died of request %u of inode %llu: it is answered "
-			 "with an I/O error", keeper->serving->name, THAW_DEATHS_MAX,
-			 (unsigned)header->opcode, (unsigned long long)header->nodeid);
+		thaw_log(LOG_ERR, "%s: workers died of request %u of inode %llu: it is answered with "
+			 "an I/O error", keeper->serving->name, (unsigned)header->opcode,
+			 (unsigned long long)header->nodeid);
 }
 
 static void set_blocking(int fd, bool blocking)
@@ -79,14 +77,10 @@ static void refuse_pending(struct keeper *keeper)
 {
 	struct pollfd asked = { .fd = keeper->fuse_fd, .events = POLLIN };
 
-	if (!keeper->buffer)
-		keeper->buffer = malloc(BUFFER_SIZE);
-	if (!keeper->buffer)
-		return;
 	set_blocking(keeper->fuse_fd, false);
 	while (poll(&asked, 1, 0) > 0 && (asked.revents & POLLIN)) {
 		struct fuse_in_header header;
-		ssize_t n = read(keeper->fuse_fd, keeper->buffer, BUFFER_SIZE);
+		ssize_t n = read(keeper->fuse_fd, keeper->buffer, THAW_REQUEST_MAX);
 
 		if (n < (ssize_t)sizeof(header)) {
 			if (n < 0 && (errno == EINTR || errno == ENOENT))
@@ -130,12 +124,12 @@ static bool somebody_waits(const struct keeper *keeper)
 
 /* -- the worker -- */
 
-void thaw_keeper_watch(struct keeper *keeper, pid_t pid, bool ours)
+void thaw_keeper_watch(struct keeper *keeper, pid_t pid, int pidfd, bool ours)
 {
 	keeper->check_at = now_ms() + check_interval(keeper);
 	keeper->worker = pid;
 	keeper->ours = ours;
-	keeper->worker_fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	keeper->worker_fd = pidfd;
 	keeper->state->plan->worker_began = thaw_process_began(pid);
 	keeper->state->plan->worker = pid;
 	keeper->answered = thaw_slots_answered(keeper->state);
@@ -192,7 +186,17 @@ static void plan_retry(struct keeper *keeper)
 			 "until one does", keeper->serving->name);
 	}
 	if (keeper->hopeless)
-		(void)thaw_slots_blame(keeper->state, true, refuse_slot, keeper);
+		thaw_slots_refuse(keeper->state, refuse_slot, keeper);
+}
+
+static void start_failed(struct keeper *keeper)
+{
+	char text[THAW_DEATH_TEXT];
+
+	(void)snprintf(text, sizeof(text), "cannot be started: %s", strerror(errno));
+	keeper->barren++;
+	note_death(keeper, text);
+	plan_retry(keeper);
 }
 
 void thaw_keeper_start_worker(struct keeper *keeper)
@@ -207,9 +211,18 @@ void thaw_keeper_start_worker(struct keeper *keeper)
 	if (pid == 0)
 		run_worker(keeper);
 	if (pid < 0) {
-		keeper->barren++;
-		note_death(keeper, "cannot be started: fork failed");
-		plan_retry(keeper);
+		start_failed(keeper);
+		return;
+	}
+	keeper->worker_fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (keeper->worker_fd < 0) {
+		/* Its end would not be seen. */
+		int error = errno;
+
+		(void)kill(pid, SIGKILL); /* not yet reaped: it is still ours */
+		(void)waitpid(pid, NULL, 0);
+		errno = error;
+		start_failed(keeper);
 		return;
 	}
 	atomic_store(&common->waiting_ms, 0);
@@ -217,7 +230,7 @@ void thaw_keeper_start_worker(struct keeper *keeper)
 		atomic_fetch_add(&common->restarts, 1);
 	keeper->state->plan->fuse_fd = keeper->fuse_fd;
 	keeper->state->plan->image_fd = thaw_image_fd(keeper->serving->image);
-	thaw_keeper_watch(keeper, pid, true);
+	thaw_keeper_watch(keeper, pid, keeper->worker_fd, true);
 }
 
 void thaw_keeper_end_worker(struct keeper *keeper)
@@ -250,7 +263,7 @@ static bool worker_ended(struct keeper *keeper)
 {
 	char text[THAW_DEATH_TEXT];
 	int status = 0;
-	bool orderly;
+	bool orderly, killed;
 
 	if (keeper->ours)
 		while (waitpid(keeper->worker, &status, 0) < 0 && errno == EINTR)
@@ -275,7 +288,10 @@ static bool worker_ended(struct keeper *keeper)
 		keeper->barren++;
 	else
 		keeper->vain++;
-	(void)thaw_slots_blame(keeper->state, false, refuse_slot, keeper);
+	killed = keeper->ours && !keeper->why[0] && WIFSIGNALED(status) &&
+		 WTERMSIG(status) == SIGKILL;
+	(void)thaw_slots_blame(keeper->state, killed ? THAW_GUILT_KILL : THAW_GUILT_CRASH,
+			       refuse_slot, keeper);
 	plan_retry(keeper);
 	return true;
 }
@@ -367,7 +383,7 @@ static void end_all(struct keeper *keeper)
 			keeper->worker = 0;
 		}
 	}
-	(void)thaw_slots_blame(keeper->state, true, refuse_slot, keeper);
+	thaw_slots_refuse(keeper->state, refuse_slot, keeper);
 	while (!thaw_warmer_reap(&keeper->warmer)) {
 		struct pollfd next[] = {
 			{ .fd = keeper->warmer.ended_fd, .events = POLLIN },
@@ -460,6 +476,15 @@ static void reap_others(struct keeper *keeper)
 	plan->lister = keeper->lookahead.pid;
 }
 
+/* Whoever lowered our limit of descriptors did not mean us to spin. */
+static void poll_singly(struct pollfd *fds, unsigned count)
+{
+	(void)poll(NULL, 0, 50); /* ms */
+	for (unsigned i = 0; i < count; i++)
+		if (poll(&fds[i], 1, 0) <= 0)
+			fds[i].revents = 0;
+}
+
 static int loop(struct keeper *keeper)
 {
 	for (;;) {
@@ -472,10 +497,9 @@ static int loop(struct keeper *keeper)
 			[AT_DEVICE] = { .fd = look_at_device(keeper) ? keeper->fuse_fd : -1,
 					.events = POLLIN },
 		};
-		int n = poll(fds, AT_COUNT, timeout_of(keeper));
 
-		if (n < 0)
-			continue; /* EINTR: nothing else is possible */
+		if (poll(fds, AT_COUNT, timeout_of(keeper)) < 0 && errno != EINTR)
+			poll_singly(fds, AT_COUNT);
 		if (fds[AT_SIGNAL].revents && take_signal(keeper))
 			return THAW_STILL_MOUNTED;
 		if (fds[AT_WARMER].revents || fds[AT_LISTER].revents)

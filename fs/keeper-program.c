@@ -30,7 +30,7 @@
 #define FUSE_MAJOR 10 /* of /dev/fuse: misc, and its number there */
 #define FUSE_MINOR 229
 /* How long a new program may take to look at what it is to take over. */
-#define CHECK_MS 10000
+#define CHECK_MS 5000
 
 /* -- in the keeper: what is served -- */
 
@@ -136,12 +136,15 @@ static int keep_launched(struct thaw_state *state, int image_fd, int teller, str
 
 /* -- in the place of another -- */
 
-static int keep_on(struct thaw_state *state, int fuse_fd, int image_fd, pid_t worker, bool ours,
-		   int teller, struct thaw_error *err)
+/* teller: -1 when we have become the keeper by exec: then its children are ours. */
+static int keep_on(struct thaw_state *state, int fuse_fd, int image_fd, int worker_fd, int teller,
+		   struct thaw_error *err)
 {
 	struct thaw_serving serving;
 	struct thaw_keeper given = { .serving = &serving, .fuse_fd = fuse_fd, .root_fd = -1 };
 	pid_t pusher = state->plan->pusher, lister = state->plan->lister;
+	pid_t worker = state->plan->worker;
+	bool ours = teller < 0;
 	struct keeper keeper;
 	struct place place;
 	int r;
@@ -160,6 +163,7 @@ static int keep_on(struct thaw_state *state, int fuse_fd, int image_fd, pid_t wo
 	if (r == 0 && teller >= 0)
 		r = thaw_keeper_tell(teller, 0, NULL);
 	if (r < 0) {
+		(void)safe_close(worker_fd);
 		(void)safe_close(fuse_fd);
 		thaw_serving_deinit(&serving);
 		return r;
@@ -172,9 +176,9 @@ static int keep_on(struct thaw_state *state, int fuse_fd, int image_fd, pid_t wo
 		keeper.lookahead.pid = lister;
 		keeper.lookahead.ended_fd = lister ? (int)syscall(SYS_pidfd_open, lister, 0) : -1;
 	}
-	if (worker)
-		thaw_keeper_watch(&keeper, worker, ours);
-	if (worker && ours)
+	if (worker_fd >= 0)
+		thaw_keeper_watch(&keeper, worker, worker_fd, ours);
+	if (worker_fd >= 0 && ours)
 		thaw_keeper_end_worker(&keeper); /* it is the old program's */
 	r = thaw_keeper_loop(&keeper);
 	finish(r, &place);
@@ -183,8 +187,8 @@ static int keep_on(struct thaw_state *state, int fuse_fd, int image_fd, pid_t wo
 }
 
 /* Descriptors of a worker whose keeper has died. */
-static int take_descriptors(const struct thaw_plan *plan, struct thaw_error *err, int *ret_fuse_fd,
-			    int *ret_image_fd)
+static int take_descriptors(const struct thaw_plan *plan, struct thaw_error *err, int *ret_pidfd,
+			    int *ret_fuse_fd, int *ret_image_fd)
 {
 	_cleanup_(closep) int pidfd = -1;
 	_cleanup_(closep) int fuse_fd = -1;
@@ -198,10 +202,12 @@ static int take_descriptors(const struct thaw_plan *plan, struct thaw_error *err
 		return thaw_io(err, -ESRCH, "its worker has ended");
 	fuse_fd = (int)syscall(SYS_pidfd_getfd, pidfd, plan->fuse_fd, 0);
 	if (fuse_fd < 0 || (image_fd = (int)syscall(SYS_pidfd_getfd, pidfd, plan->image_fd, 0)) < 0)
-		return thaw_io(err, -errno, "its worker's descriptors cannot be had");
+		return thaw_io(err, -errno, errno == ESRCH ? "its worker has ended" :
+							     "its worker's descriptors cannot be had");
 	if (fstat(fuse_fd, &st) < 0 || !S_ISCHR(st.st_mode) ||
 	    st.st_rdev != makedev(FUSE_MAJOR, FUSE_MINOR))
 		return thaw_damaged(err, "its worker does not serve what its state says");
+	*ret_pidfd = steal_fd(&pidfd);
 	*ret_fuse_fd = steal_fd(&fuse_fd);
 	*ret_image_fd = steal_fd(&image_fd);
 	return 0;
@@ -209,15 +215,28 @@ static int take_descriptors(const struct thaw_plan *plan, struct thaw_error *err
 
 static int keep_adopted(struct thaw_state *state, int teller, struct thaw_error *err)
 {
-	int fuse_fd = -1, image_fd = -1, r;
-	pid_t worker = state->plan->worker;
+	int worker_fd = -1, fuse_fd = -1, image_fd = -1, r;
 
-	r = take_descriptors(state->plan, err, &fuse_fd, &image_fd);
+	r = take_descriptors(state->plan, err, &worker_fd, &fuse_fd, &image_fd);
 	if (r < 0) {
 		thaw_state_free(state);
 		return r;
 	}
-	return keep_on(state, fuse_fd, image_fd, worker, false, teller, err);
+	return keep_on(state, fuse_fd, image_fd, worker_fd, teller, err);
+}
+
+static int keep_taken_over(struct thaw_state *state, int fuse_fd, int image_fd,
+			   struct thaw_error *err)
+{
+	pid_t worker = state->plan->worker;
+	int worker_fd = worker > 0 ? (int)syscall(SYS_pidfd_open, worker, 0) : -1;
+
+	/* Too few descriptors to watch it: then without it. */
+	if (worker > 0 && worker_fd < 0 && waitpid(worker, NULL, WNOHANG) == 0) {
+		(void)kill(worker, SIGKILL); /* not yet reaped: it is still ours */
+		(void)waitpid(worker, NULL, 0);
+	}
+	return keep_on(state, fuse_fd, image_fd, worker_fd, -1, err);
 }
 
 /* -- thaw keep -- */
@@ -256,7 +275,7 @@ int thaw_keep(enum thaw_keep_how how, const int fds[3], struct thaw_error *err)
 	else if (r == 0 && how == THAW_KEEP_ADOPT)
 		r = keep_adopted(state, teller, &own);
 	else if (r == 0 && how == THAW_KEEP_TAKE_OVER)
-		r = keep_on(state, fds[1], fds[2], state->plan->worker, true, -1, &own);
+		r = keep_taken_over(state, fds[1], fds[2], &own);
 	else if (r == 0)
 		r = check(state, fds[2], &own);
 	/* Heard only by those who have heard nothing yet. */
@@ -304,7 +323,7 @@ static bool check_program(const char *program, const int fds[3])
 		(void)kill(pid, SIGKILL);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	return WIFEXITED(status) && WEXITSTATUS(status) == THAW_KEEP_COULD;
 }
 
 void thaw_keeper_hand_over(struct keeper *keeper)

@@ -196,16 +196,17 @@ void thaw_slots_populate(const struct thaw_state *state)
 	}
 }
 
-static bool is_blamed_out(struct thaw_slot *slot, uint64_t unique)
+/* Is that too much for one request? */
+static bool add_guilt(struct thaw_slot *slot, uint64_t unique, unsigned guilt)
 {
 	if (atomic_load(&slot->blamed) != unique) {
 		atomic_store(&slot->blamed, unique);
-		atomic_store(&slot->deaths, 0);
+		atomic_store(&slot->guilt, 0);
 	}
-	return atomic_fetch_add(&slot->deaths, 1) + 1 >= THAW_DEATHS_MAX;
+	return atomic_fetch_add(&slot->guilt, guilt) + guilt >= THAW_GUILT_MAX;
 }
 
-unsigned thaw_slots_blame(struct thaw_state *state, bool all, thaw_refuse_fn *refuse,
+unsigned thaw_slots_blame(struct thaw_state *state, unsigned guilt, thaw_refuse_fn *refuse,
 			  void *userdata)
 {
 	uint32_t alone = atomic_exchange(&state->common->replaying, 0);
@@ -213,16 +214,13 @@ unsigned thaw_slots_blame(struct thaw_state *state, bool all, thaw_refuse_fn *re
 
 	for (unsigned i = 0; i < state->slots; i++) {
 		struct thaw_slot *slot = &state->common->slots[i];
-		bool guilty = alone == 0 || alone == i + 1, out;
+		bool suspect = alone == 0 || alone == i + 1;
 		struct fuse_in_header header;
 
 		atomic_store(&slot->storage, 0);
 		if (!thaw_slot_request(slot, &header) || !thaw_wants_answer(&header)) {
 			thaw_slot_clear(slot);
-			continue;
-		}
-		out = guilty && is_blamed_out(slot, header.unique);
-		if (out || all) {
+		} else if (suspect && add_guilt(slot, header.unique, guilt)) {
 			refuse(userdata, &header);
 			thaw_slot_clear(slot);
 		} else {
@@ -230,6 +228,12 @@ unsigned thaw_slots_blame(struct thaw_state *state, bool all, thaw_refuse_fn *re
 		}
 	}
 	return left;
+}
+
+void thaw_slots_refuse(struct thaw_state *state, thaw_refuse_fn *refuse, void *userdata)
+{
+	atomic_store(&state->common->replaying, 0);
+	(void)thaw_slots_blame(state, THAW_GUILT_MAX, refuse, userdata); /* none is left */
 }
 
 uint64_t thaw_slots_beats(const struct thaw_state *state)

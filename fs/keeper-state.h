@@ -28,8 +28,15 @@
 /* A whole request of the largest kind: reading into less is EINVAL, whatever comes. */
 #define THAW_REQUEST_MAX ((1u << 20) + 4096u)
 #define THAW_INIT_MAX	 256u
-/* So many workers may one request kill: the next time it is refused. */
-#define THAW_DEATHS_MAX 2u
+/*
+ * How a worker's death counts against what it was at work on. Two that died of
+ * their own doing (a crash, an exit, a hang) are enough for a request to be
+ * refused. SIGKILL may come from anybody, and does when somebody kills workers at
+ * random: it takes four of those, one after the other, during the same request.
+ */
+#define THAW_GUILT_CRASH 2u
+#define THAW_GUILT_KILL	 1u
+#define THAW_GUILT_MAX	 4u
 
 /* Zero-terminated text, numbers of this machine's: both ends are this machine's too. */
 struct thaw_plan {
@@ -60,7 +67,7 @@ struct thaw_slot {
 	_Alignas(64) _Atomic uint64_t beats; /* requests read and answered by this thread */
 	_Atomic uint64_t answered;
 	_Atomic uint32_t storage; /* reading from the image's file: how long is not ours to say */
-	_Atomic uint32_t deaths;  /* of workers, while at work on ... */
+	_Atomic uint32_t guilt;	  /* of workers' deaths, while at work on ... */
 	_Atomic uint64_t blamed;  /* ... this request */
 	/* A page of its own, as the kernel writes here; filled when its len is not 0. */
 	_Alignas(4096) uint8_t request[THAW_REQUEST_MAX];
@@ -132,13 +139,14 @@ void thaw_slots_populate(const struct thaw_state *state);
 /*
  * A worker has died. Hold it against what it was at work on: against the request
  * that was served alone, or else against all. Empties slots that nobody waits
- * for. refuse() is called for each request that has killed THAW_DEATHS_MAX
- * workers, or for each at all if `all`; its slot is emptied then. Returns how
- * many are left for the next worker.
+ * for. refuse() is called for each request that reaches THAW_GUILT_MAX; its slot is
+ * emptied then. Returns how many are left for the next worker.
  */
 typedef void thaw_refuse_fn(void *userdata, const struct fuse_in_header *header);
-unsigned thaw_slots_blame(struct thaw_state *state, bool all, thaw_refuse_fn *refuse,
+unsigned thaw_slots_blame(struct thaw_state *state, unsigned guilt, thaw_refuse_fn *refuse,
 			  void *userdata);
+/* Refuse all that is in flight. */
+void thaw_slots_refuse(struct thaw_state *state, thaw_refuse_fn *refuse, void *userdata);
 
 /* Sums over all slots: whether anything happens, whether anything was answered. */
 uint64_t thaw_slots_beats(const struct thaw_state *state);

@@ -84,8 +84,11 @@ int thaw_keeper_init(struct keeper *keeper, const struct thaw_keeper *given)
 		},
 	};
 	keeper->seen = calloc(keeper->state->slots, sizeof(*keeper->seen));
-	if (!keeper->seen || pipe2(keeper->life, O_CLOEXEC) < 0) {
+	/* Now, since it is wanted when nothing else can be had. */
+	keeper->buffer = malloc(THAW_REQUEST_MAX);
+	if (!keeper->seen || !keeper->buffer || pipe2(keeper->life, O_CLOEXEC) < 0) {
 		free(keeper->seen);
+		free(keeper->buffer);
 		return -ENOMEM;
 	}
 	fill_plan(keeper, given);

@@ -255,7 +255,8 @@ static int run_loop(struct fuse_session *session, unsigned threads)
 				       threads); /* they stay: starting one costs more */
 	r = fuse_session_loop_mt(session, config);
 	fuse_loop_cfg_destroy(config);
-	return r > 0 ? 0 : r; /* positive: the signal that ended it */
+	/* Positive: the signal that ended it. -1: no thread could be started. */
+	return r > 0 ? 0 : r == -1 ? -EAGAIN : r;
 }
 
 void thaw_session_hold_signals(bool hold)

@@ -57,8 +57,9 @@ int tool_keep(int argc, char **argv)
 				return tool_usage("keep", "'%s' is no descriptor", argv[2 + j]);
 			fds[j] = (int)number;
 		}
-		return thaw_keep(ways[i].how, fds, &err) < 0 ? tool_fail("keep", &err) :
-							       THAW_EXIT_OK;
+		if (thaw_keep(ways[i].how, fds, &err) < 0)
+			return tool_fail("keep", &err);
+		return ways[i].how == THAW_KEEP_CHECK ? THAW_KEEP_COULD : THAW_EXIT_OK;
 	}
 	return tool_usage("keep", "is for keepers only");
 }

@@ -9,6 +9,8 @@ enum thaw_keep_how {
 	THAW_KEEP_TAKE_OVER, /* fds: state, FUSE, image */
 	THAW_KEEP_CHECK,     /* the same: could it? Changes nothing */
 };
+/* What `thaw keep check` exits with when it could: no other program happens to. */
+#define THAW_KEEP_COULD 87
 
 /* Returns when the mount has gone; fds (-1: none) are taken. */
 _must_check_ int thaw_keep(enum thaw_keep_how how, const int fds[3], struct thaw_error *err);

@@ -61,7 +61,7 @@ static void put_length(struct thaw_state *state, unsigned slot, uint32_t len)
 static unsigned blame(struct thaw_state *state, struct refused *refused)
 {
 	*refused = (struct refused){ 0 };
-	return thaw_slots_blame(state, false, note, refused);
+	return thaw_slots_blame(state, THAW_GUILT_CRASH, note, refused);
 }
 
 static void empty_slots(void **state)
@@ -158,6 +158,28 @@ static void the_second_death_is_one_too_many(void **state)
 	assert_int_equal(refused.unique[0], 42);
 }
 
+/* Anybody can send SIGKILL: that takes longer. */
+static void a_killed_worker_counts_for_less(void **state)
+{
+	struct thaw_state *s = *state;
+	struct refused refused = { 0 };
+
+	put(s, 0, FUSE_READ, 41);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(thaw_slots_blame(s, THAW_GUILT_KILL, note, &refused), 1);
+		assert_int_equal(refused.count, 0);
+	}
+	assert_int_equal(thaw_slots_blame(s, THAW_GUILT_KILL, note, &refused), 0);
+	assert_int_equal(refused.count, 1);
+	/* A crash, and two who were killed. */
+	put(s, 0, FUSE_READ, 43);
+	assert_int_equal(blame(s, &refused), 1);
+	assert_int_equal(thaw_slots_blame(s, THAW_GUILT_KILL, note, &refused), 1);
+	assert_int_equal(refused.count, 0);
+	assert_int_equal(thaw_slots_blame(s, THAW_GUILT_KILL, note, &refused), 0);
+	assert_int_equal(refused.count, 1);
+}
+
 static void blame_is_for_the_request_and_not_for_the_slot(void **state)
 {
 	struct thaw_state *s = *state;
@@ -183,11 +205,12 @@ static void all_can_be_refused(void **state)
 	put(s, 0, FUSE_READ, 1);
 	put(s, 1, FUSE_FORGET, 2);
 	put(s, 2, FUSE_READ, 3);
-	assert_int_equal(thaw_slots_blame(s, true, note, &refused), 0);
+	atomic_store(&s->common->replaying, 2);
+	thaw_slots_refuse(s, note, &refused);
 	assert_int_equal(refused.count, 2);
 	assert_int_equal(refused.unique[0], 1);
 	assert_int_equal(refused.unique[1], 3);
-	assert_int_equal(thaw_slots_blame(s, true, note, &refused), 0);
+	thaw_slots_refuse(s, note, &refused);
 	assert_int_equal(refused.count, 2);
 }
 
@@ -378,6 +401,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(lengths, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_wants_no_answer_is_dropped, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_second_death_is_one_too_many, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_killed_worker_counts_for_less, setup, teardown),
 		cmocka_unit_test_setup_teardown(blame_is_for_the_request_and_not_for_the_slot, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(all_can_be_refused, setup, teardown),

@@ -6,7 +6,8 @@ _thaw()
 	local cur prev words cword
 	_init_completion || return
 
-	local commands="pack warm run mount umount stat ls cat info diff verify extract report stub doctor help"
+	local commands="pack warm run mount umount stat ls cat info diff verify extract report stub doctor
+		serve open close ps images gc help"
 	# behind "--" it is a command's own words
 	local i
 	for ((i = 2; i < cword; i++)); do
@@ -53,7 +54,8 @@ _thaw()
 		local options=
 		case ${words[1]} in
 		pack) options="--output --force --level --frame-size --threads --links=stored
-			--links=contained --max-bytes --max-entries --max-ratio --quiet --json" ;;
+			--links=contained --max-bytes --max-entries --max-ratio --kind --with-python
+			--python --python-version --compile --check --quiet --json" ;;
 		mount) options="--foreground --threads --cache-size --hang-limit --warm --wait-warm
 			--options" ;;
 		umount) options="--lazy" ;;
@@ -63,6 +65,13 @@ _thaw()
 			--quiet --json" ;;
 		stat) options="--json" ;;
 		doctor) options="--json" ;;
+		serve) options="--socket --metrics --linger --grace" ;;
+		open) options="--writable --scratch-size --layer --lease --label --shared --warm --user
+			--socket --json" ;;
+		close) options="--force --socket --json" ;;
+		ps) options="--watch --socket --json" ;;
+		images) options="--socket --json" ;;
+		gc) options="--dry-run --days --socket --json" ;;
 		report) options="--output --bench --force --json" ;;
 		ls) options="--long --recursive --all --directory --json" ;;
 		info) options="--json" ;;

@@ -156,6 +156,48 @@ static int add_directory(const struct thaw_image *image, struct thaw_reader *rea
 	return add_by_directory(packages, inode->ino, directory);
 }
 
+/*
+ * What conda installed: conda-meta/NAME-VERSION-BUILD.json. A Python package has
+ * metadata of its own as well, and is there already: once is enough.
+ */
+static int add_conda(const struct thaw_image *image, struct tool_packages *packages)
+{
+	size_t found_before = packages->count;
+	struct thaw_inode directory, child;
+	struct thaw_name name;
+
+	if (thaw_image_lookup(image, THAW_ROOT, "conda-meta", 10, &directory) != 0 ||
+	    directory.type != THAW_DIRECTORY)
+		return 0;
+	for (uint64_t i = 0; i < directory.size; i++) {
+		const char *build, *version;
+		bool known = false;
+		size_t len;
+		int r;
+
+		thaw_image_child(image, &directory, i, &name, &child);
+		if (child.type != THAW_REGULAR || !ends_with(name, ".json"))
+			continue;
+		len = name.len - strlen(".json");
+		build = memrchr(name.text, '-', len);
+		version = build ? memrchr(name.text, '-', (size_t)(build - name.text)) : NULL;
+		if (!version || version == name.text)
+			continue;
+		version++;
+		r = add_package(packages, child.ino, name.text,
+				(size_t)(version - 1 - name.text), version,
+				(size_t)(build - version));
+		if (r < 0)
+			return r;
+		for (size_t j = 0; j < found_before && !known; j++)
+			known = strcmp(packages->items[j].key,
+				       packages->items[packages->count - 1].key) == 0;
+		if (known)
+			deinit_package(&packages->items[--packages->count]);
+	}
+	return 0;
+}
+
 static int compare_packages(const void *a, const void *b)
 {
 	const struct tool_package *x = a, *y = b;
@@ -211,6 +253,8 @@ int tool_packages_find(const struct thaw_image *image, struct thaw_reader *reade
 				r = thaw_oom(err);
 		}
 	}
+	if (r == 0 && add_conda(image, &packages) < 0)
+		r = thaw_oom(err);
 	if (r < 0) {
 		tool_packages_deinit(&packages);
 		return r;

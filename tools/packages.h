@@ -4,6 +4,7 @@
  * The Python distributions installed in an image, as their metadata
  * directories say (NAME.dist-info with METADATA, NAME.egg-info with PKG-INFO).
  * What others carry inside of themselves (beneath `_vendor`) does not count.
+ * Of conda environments also what conda-meta names and is no Python package.
  */
 #include "thaw/image.h"
 #include "thaw/reader.h"
@@ -12,7 +13,7 @@ struct tool_package {
 	char *name; /* as written; one line, printable */
 	char *key;  /* as compared: lower case, runs of -_. are one - (PEP 503) */
 	char *version;
-	uint32_t ino; /* its metadata directory */
+	uint32_t ino; /* its metadata directory, or its file in conda-meta */
 };
 
 struct tool_packages {

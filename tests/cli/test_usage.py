@@ -10,7 +10,7 @@ from support.command import IO, USAGE, binary, environment, thaw, thaw_fails
 from support.tars import member, tar
 
 COMMANDS = ["pack", "warm", "run", "mount", "umount", "stat", "ls", "cat", "info", "diff", "verify",
-            "extract", "report"]
+            "extract", "report", "open", "close"]
 # As in podman: 2 could be the command's own.
 RUN_USAGE = 125
 
@@ -49,7 +49,10 @@ def test_help_of_a_command(command):
              "json"),
     ("ls", "long recursive all json"), ("info", "json"), ("verify", "json"),
     ("extract", "threads"), ("diff", "json"),
-    ("mount", "foreground threads cache-size"), ("umount", "lazy")])
+    ("mount", "foreground threads cache-size"), ("umount", "lazy"),
+    ("serve", "socket metrics linger grace"), ("close", "force socket json"),
+    ("open", "writable scratch-size layer lease label shared warm user socket json"),
+    ("ps", "watch socket json"), ("images", "socket json"), ("gc", "dry-run days socket json")])
 def test_help_names_every_option(command, options):
     text = thaw(command, "--help").text
     assert [o for o in options.split() if f"--{o}" not in text] == []

@@ -6,11 +6,13 @@ import os
 import re
 import resource
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
 
-from support.command import PROJECT, thaw
+from support.command import PROJECT, binary, thaw
 from support.mounts import wait_until
 from support.service import service, thaw_client
 from support.tars import member, tar
@@ -297,3 +299,52 @@ def _works(node):
         return node.views() == []
     except OSError:
         return False
+
+
+def test_socket_activation_and_readiness(node, work, image):
+    """As systemd starts it: with the socket that clients are waiting at, and told when ready."""
+    node.stop()
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(work / "activated"))
+    listening.listen()
+    notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notified.bind(str(work / "notify"))
+    notified.settimeout(20)
+    early = socket.socket(socket.AF_UNIX)
+    early.settimeout(20)
+    early.connect(str(work / "activated"))
+    early.sendall(call("io.thaw.Node.List"))
+    script = ("import os, sys; os.dup2(int(sys.argv[2]), 3); "
+              "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1'); "
+              "os.execv(sys.argv[1], [sys.argv[1], 'serve'])")
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, binary(), str(listening.fileno())],
+        pass_fds=[listening.fileno()],
+        env=dict(node.env, NOTIFY_SOCKET=str(work / "notify")), stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL)
+    try:
+        assert notified.recv(1000).startswith(b"READY=1\n")
+        assert answers(early, 1) == [{"parameters": {"views": []}}]
+        assert not (node.runtime / "socket").exists()
+        process.terminate()
+        assert process.wait(20) == 0
+        assert notified.recv(1000) == b"STOPPING=1"
+        assert (work / "activated").exists()  # it is not ours to remove
+    finally:
+        process.kill()
+        process.wait()
+        for one in (listening, notified, early):
+            one.close()
+    node.start()
+
+
+def test_units_are_complete():
+    """What the units say about the service is true."""
+    for place in ("", "user/"):
+        unit = (PROJECT / "tools" / "systemd" / f"{place}thaw.service.in").read_text()
+        assert "ExecStart=@thaw@ serve\n" in unit and "Type=notify" in unit
+        assert "KillMode=process" in unit
+        assert not re.search(r"^(Protect|Private|RuntimeDirectory|ReadOnly)", unit, re.M)
+        listen = (PROJECT / "tools" / "systemd" / f"{place}thaw.socket").read_text()
+        assert ("ListenStream=%t/thaw/socket" if place else "ListenStream=/run/thaw/socket") \
+            in listen

@@ -137,6 +137,7 @@ static int add_path(struct meta *meta, const json_t *entry, bool made)
 static int add_package(struct meta *meta, const struct thaw_inode *inode)
 {
 	_cleanup_(freep) char *text = NULL;
+	json_error_t error;
 	json_t *package;
 	const json_t *entry;
 	size_t size, i;
@@ -147,7 +148,9 @@ static int add_package(struct meta *meta, const struct thaw_inode *inode)
 			    meta->err, &text, &size);
 	if (r < 0)
 		return r;
-	package = json_loadb(text, size, 0, NULL);
+	package = json_loadb(text, size, 0, &error);
+	if (!package && json_error_code(&error) == json_error_out_of_memory)
+		return thaw_oom(meta->err);
 	/* Whatever is no record of a package says nothing about files. */
 	made = json_is_string(json_object_get(package, "noarch"));
 	json_array_foreach(

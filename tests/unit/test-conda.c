@@ -10,6 +10,40 @@
 #include "thaw/extract.h"
 #include "thaw/reader.h"
 
+/* -- memory -- */
+
+static long allocations_left = -1; /* until one fails; -1: none */
+static bool allocation_failed;
+
+static bool allocation_fails(void)
+{
+	if (allocations_left < 0 || allocations_left-- > 0)
+		return false;
+	allocation_failed = true;
+	return true;
+}
+
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_malloc(size_t size)
+{
+	return allocation_fails() ? NULL : __real_malloc(size);
+}
+
+void *__real_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size)
+{
+	return allocation_fails() ? NULL : __real_calloc(count, size);
+}
+
+void *__real_realloc(void *p, size_t size);
+void *__wrap_realloc(void *p, size_t size);
+void *__wrap_realloc(void *p, size_t size)
+{
+	return allocation_fails() ? NULL : __real_realloc(p, size);
+}
+
 /* -- the list in bin/conda-unpack -- */
 
 struct seen {
@@ -740,6 +774,49 @@ static void live_prefix(void **state)
 	assert_int_equal(report.missing, 2);
 }
 
+/* The n-th allocation fails, for every n: an error, or everything was found. */
+static void no_memory_at_any_time(void **state)
+{
+	struct world *world = *state;
+	struct thaw_conda_options options = { 0 };
+	struct thaw_error err = { 0 };
+	unsigned failures = 0;
+
+	live_world(world);
+	tar_text(&world->tar, "lib/python3.11/site-packages/old.egg-link",
+		 "/home/me/old\n.");
+	assert_success(pack(world, &err), &err);
+	for (long n = 0;; n++) {
+		struct thaw_relocations *relocations = NULL;
+		struct thaw_conda_report report;
+		uint8_t *section = NULL;
+		size_t size;
+		int r;
+
+		allocation_failed = false;
+		allocations_left = n;
+		r = thaw_relocations_new(&relocations);
+		if (r == 0)
+			r = thaw_conda_relocations(world->image, world->reader,
+						   relocations, &options, &err, &report);
+		if (r == 0)
+			r = thaw_relocations_emit(relocations, &err, &section, &size);
+		allocations_left = -1;
+		thaw_relocations_free(relocations);
+		free(section);
+		if (r == 0) {
+			assert_int_equal(report.sites, 5);
+			assert_int_equal(report.editable, 1);
+			if (!allocation_failed)
+				break;
+			continue;
+		}
+		assert_int_equal(r, -ENOMEM);
+		failures++;
+	}
+	assert_true(failures > 10);
+}
+
 /* The zeros are there, but fewer: no more room than there is. */
 static void room_is_what_there_is(void **state)
 {
@@ -837,8 +914,9 @@ int main(void)
 		WITH_WORLD(like_conda_unpack_equal),   WITH_WORLD(longer_text),
 		WITH_WORLD(records_that_repeat),       WITH_WORLD(named_for_ever),
 		WITH_WORLD(missing_files_are_counted), WITH_WORLD(live_prefix),
-		WITH_WORLD(room_is_what_there_is),     WITH_WORLD(no_prefix_of_a_system),
-		WITH_WORLD(other_trees_are_none),      WITH_WORLD(editable_installs),
+		WITH_WORLD(no_memory_at_any_time),     WITH_WORLD(room_is_what_there_is),
+		WITH_WORLD(no_prefix_of_a_system),     WITH_WORLD(other_trees_are_none),
+		WITH_WORLD(editable_installs),
 	};
 	struct CMUnitTest tests[ARRAY_SIZE(others) + ARRAY_SIZE(refused)];
 

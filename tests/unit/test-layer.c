@@ -42,6 +42,38 @@ ssize_t __wrap_write(int fd, const void *data, size_t len)
 	return __real_write(fd, data, len);
 }
 
+static long allocations_left = -1; /* until one fails; -1: none */
+static bool allocation_failed;
+
+static bool allocation_fails(void)
+{
+	if (allocations_left < 0 || allocations_left-- > 0)
+		return false;
+	allocation_failed = true;
+	return true;
+}
+
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_malloc(size_t size)
+{
+	return allocation_fails() ? NULL : __real_malloc(size);
+}
+
+void *__real_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size)
+{
+	return allocation_fails() ? NULL : __real_calloc(count, size);
+}
+
+void *__real_realloc(void *p, size_t size);
+void *__wrap_realloc(void *p, size_t size);
+void *__wrap_realloc(void *p, size_t size)
+{
+	return allocation_fails() ? NULL : __real_realloc(p, size);
+}
+
 /* -- an environment -- */
 
 struct state {
@@ -106,7 +138,7 @@ static int teardown(void **state)
 	struct state *s = *state;
 
 	mknod_error = 0;
-	writes_left = -1;
+	writes_left = allocations_left = -1;
 	thaw_reader_free(s->reader);
 	thaw_image_free(s->image);
 	remove_directory(s->directory);
@@ -549,6 +581,41 @@ static void full_at_every_write(void **state)
 	assert_true(failures >= 5);
 }
 
+/*
+ * The n-th allocation fails, for every n: an error and nothing left; or, when only
+ * what saves time was lost, the layer.
+ */
+static void no_memory_at_any_time(void **state)
+{
+	struct state *s = *state;
+	unsigned failures = 0;
+
+	assert_int_equal(mkdir(s->store, 0700), 0);
+	for (long n = 0;; n++) {
+		char *tree = NULL;
+		int r;
+
+		allocation_failed = false;
+		allocations_left = n;
+		r = try_render(s, "/p", &tree);
+		allocations_left = -1;
+		if (r == 0) {
+			is_complete(tree, true);
+			free(tree);
+			if (!allocation_failed)
+				break;
+			remove_directory(strdup(s->store));
+			assert_int_equal(mkdir(s->store, 0700), 0);
+			continue;
+		}
+		failures++;
+		assert_int_equal(r, -ENOMEM);
+		assert_int_equal(s->err.exit_code, THAW_EXIT_IO);
+		assert_int_equal(entries(s->store), 0);
+	}
+	assert_true(failures > 20);
+}
+
 /* -- refused -- */
 
 static void store_of_others(void **state)
@@ -744,6 +811,7 @@ int main(void)
 		CASE(verified_anew),
 		CASE(leftovers),
 		CASE(full_at_every_write),
+		CASE(no_memory_at_any_time),
 		CASE(store_of_others),
 		CASE(key_is_a_link),
 		CASE(impossible_prefixes),

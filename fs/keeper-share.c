@@ -263,6 +263,15 @@ static void serve(struct holder *holder, int socket)
 		(void)safe_close(fds[i]);
 }
 
+/* Further views get a holder of their own. */
+static void stop_listening(struct holder *holder)
+{
+	if (holder->listener >= 0)
+		(void)unlinkat(holder->directory, holder->key->hex, 0);
+	holder->listener = safe_close(holder->listener);
+	holder->polls[0].fd = -1; /* poll() passes over it */
+}
+
 static void accept_session(struct holder *holder)
 {
 	_cleanup_(closep) int fd = accept4(holder->listener, NULL, NULL, SOCK_CLOEXEC);
@@ -270,6 +279,9 @@ static void accept_session(struct holder *holder)
 	struct ucred peer;
 	socklen_t len = sizeof(peer);
 
+	/* Out of descriptors or memory: asking again at once would never end. */
+	if (fd < 0 && errno != EINTR && errno != ECONNABORTED && errno != EAGAIN)
+		stop_listening(holder);
 	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0 ||
 	    peer.uid != geteuid())
 		return;
@@ -342,8 +354,7 @@ static void run_holder(void *userdata)
 	serve(holder, holder->first);
 	holder->first = safe_close(holder->first);
 	hold(holder);
-	if (holder->listener >= 0)
-		(void)unlinkat(holder->directory, holder->key->hex, 0);
+	stop_listening(holder);
 }
 
 /* -- sessions -- */

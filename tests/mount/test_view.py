@@ -19,7 +19,7 @@ from support.mounts import processes, wait_until
 from support.tars import directory, member, tar
 from support.views import (THAW, leaves_nothing, of_thaw, places, scratch_layers,  # noqa: F401
                            serving, sockets, who)
-from support.warm import image, require_views
+from support.warm import image, process_state, require_views
 
 pytestmark = pytest.mark.fuse
 
@@ -371,6 +371,29 @@ def test_many_at_once_share(tiny, work, who):
         for process in many:
             process.communicate(b"go\n", timeout=20)
     assert [process.returncode for process in many] == [0] * 12
+
+
+def test_a_holder_without_descriptors(tiny, work, who):
+    """Takes no further views, which get another holder; it does not ask again for ever."""
+    script = 'cat "$THAW_ENV/lib/one"; echo up; read line'
+    limited = f"ulimit -n 20; exec {shlex.quote(binary())} run tiny.thaw -- sh -c {shlex.quote(script)}"
+    ids = {key: value for key, value in who.items() if key == "cwd"}
+    if "user" in who:
+        ids.update(user=who["user"].pw_uid, group=who["user"].pw_gid, extra_groups=[])
+    many = []
+    try:
+        for _ in range(20):
+            many.append(subprocess.Popen(["sh", "-c", limited], stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, env=environment(), **ids))
+            assert many[-1].stdout.readline() == b"one\n"
+            assert many[-1].stdout.readline() == b"up\n"
+        holders = [pid for pid, name in of_thaw(*many).items() if name == "thaw-holder"]
+        assert len(holders) > 1
+        for pid in holders:
+            wait_until(lambda pid=pid: process_state(pid) == "S", "the holder to wait")
+    finally:
+        for process in many:
+            process.communicate(b"go\n", timeout=20)
 
 
 @pytest.fixture

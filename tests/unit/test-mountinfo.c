@@ -113,6 +113,90 @@ static void long_source_is_cut(void **state)
 	assert_int_equal(strlen(found.source), sizeof(found.source) - 1);
 }
 
+#define VIEW(path, super) "50 28 0:40 / " path " ro - overlay thaw:sha256:ab " super "\n"
+
+static void expect_lower(const char *path, const char *first, const char *second)
+{
+	struct thaw_mountpoint found = { 0 };
+	const char *lower = found.lower;
+	struct thaw_error err;
+
+	assert_int_equal(thaw_mountinfo_find(path, &err, &found), 0);
+	assert_string_equal(lower, first);
+	if (*lower)
+		lower = thaw_mountinfo_next_lower(lower);
+	assert_string_equal(lower, second);
+	if (*lower)
+		assert_string_equal(thaw_mountinfo_next_lower(lower), "");
+}
+
+/* As new kernels write them, and as old ones do. */
+static void layers(void **state)
+{
+	table = VIEW("/new", "ro,lowerdir+=/a,lowerdir+=/b,redirect_dir=on")
+		VIEW("/odd", "rw,lowerdir+=/a\\054b\\040c:d,upperdir=/u,lowerdir+=/e\\134f")
+		VIEW("/old", "ro,lowerdir=/a:/b,upperdir=/u")
+		VIEW("/text", "ro,lowerdir=/a\\134:b:/c\\134\\134d\\134")
+		VIEW("/none", "ro")
+		VIEW("/empty", "ro,lowerdir=,lowerdir+=")
+		"51 28 0:41 / /tmp ro - tmpfs none ro,lowerdir=/a\n";
+	expect_lower("/new", "/a", "/b");
+	expect_lower("/odd", "/a,b c:d", "/e\\f");
+	expect_lower("/old", "/a", "/b");
+	expect_lower("/text", "/a:b", "/c\\d\\");
+	expect_lower("/none", "", "");
+	expect_lower("/empty", "", "");
+	expect_lower("/tmp", "", "");
+}
+
+static void too_many_layers(void **state)
+{
+	static char line[1 << 16];
+	size_t used = (size_t)snprintf(line, sizeof(line), "50 28 0:40 / /m ro - overlay thaw:x ro");
+	struct thaw_mountpoint found;
+	const char *p;
+	struct thaw_error err;
+	unsigned n = 0;
+
+	while (used + 64 < sizeof(line))
+		used += (size_t)snprintf(line + used, sizeof(line) - used, ",lowerdir+=/%040d", 1);
+	line[used] = '\n';
+	table = line;
+	assert_int_equal(thaw_mountinfo_find("/m", &err, &found), 0);
+	for (p = found.lower; *p; p = thaw_mountinfo_next_lower(p))
+		assert_int_equal((n++, strlen(p)), 41);
+	assert_true(n > 50 && (size_t)(p - found.lower) < sizeof(found.lower));
+}
+
+static void whole_table(void **state)
+{
+	struct thaw_mount_table all;
+	struct thaw_error err;
+
+	table = "28 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
+		THAW("/mnt/a\\040b") "odd line\n" VIEW("/view", "ro,lowerdir+=/a,lowerdir+=/b")
+		"60 28 0:50 / /other ro - overlay overlay ro,lowerdir=/c\n";
+	assert_success(thaw_mount_table_read(&all, &err), &err);
+	assert_int_equal(all.count, 4);
+	assert_int_equal(all.entries[0].kind, THAW_MOUNT_OTHER);
+	assert_int_equal(all.entries[1].kind, THAW_MOUNT_IMAGE);
+	assert_string_equal(all.entries[1].path, "/mnt/a b");
+	assert_string_equal(all.entries[1].lower, "");
+	assert_int_equal(all.entries[2].kind, THAW_MOUNT_VIEW);
+	assert_int_equal(all.entries[2].id, 50);
+	assert_int_equal(all.entries[2].parent, 28);
+	assert_string_equal(all.entries[2].device, "0:40");
+	assert_string_equal(all.entries[2].lower, "/a");
+	assert_string_equal(thaw_mountinfo_next_lower(all.entries[2].lower), "/b");
+	assert_int_equal(all.entries[3].kind, THAW_MOUNT_OTHER);
+	assert_string_equal(all.entries[3].lower, "/c");
+	thaw_mount_table_deinit(&all);
+	table = NULL;
+	assert_failure(thaw_mount_table_read(&all, &err), &err, EACCES, THAW_EXIT_IO,
+		       "the table of mounts cannot be read: Permission denied");
+	thaw_mount_table_deinit(&all);
+}
+
 static void no_table(void **state)
 {
 	struct thaw_mountpoint found;
@@ -129,7 +213,9 @@ int main(void)
 		cmocka_unit_test(plain),	   cmocka_unit_test(escapes),
 		cmocka_unit_test(no_escapes),	   cmocka_unit_test(topmost),
 		cmocka_unit_test(optional_fields), cmocka_unit_test(odd_lines),
-		cmocka_unit_test(long_source_is_cut), cmocka_unit_test(no_table),
+		cmocka_unit_test(long_source_is_cut), cmocka_unit_test(layers),
+		cmocka_unit_test(too_many_layers), cmocka_unit_test(whole_table),
+		cmocka_unit_test(no_table),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

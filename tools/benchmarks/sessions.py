@@ -94,6 +94,12 @@ class Service:
                     return 1024 * int(line.split()[1])
         raise spawn.Failed("thaw serve has ended: " + self.complaint())
 
+    def cpu_seconds(self):
+        """Of the service and of the helpers that it has waited for."""
+        with open("/proc/%d/stat" % self.process.pid, encoding="ascii") as stream:
+            fields = stream.read().rpartition(")")[2].split()
+        return sum(int(field) for field in fields[11:15]) / machine.TICK
+
     def keepers(self):
         return [image["keeper"] for image in self.call(self.client.images) if image.get("keeper")]
 
@@ -191,13 +197,15 @@ class Opening(ServiceRow):
             self.close(number)
             self.service.until_unmounted()
         self.open(0)
+        used = self.service.cpu_seconds()
         further = [self.open(number) for number in range(1, options.opens + 1)]
+        used = self.service.cpu_seconds() - used
         closing = [self.close(number) for number in range(1, options.opens + 1)]
         return {
             "first": percentile(firsts, 0.5), "first_worst": max(firsts),
             "p50": percentile(further, 0.5), "p99": percentile(further, 0.99),
             "close50": percentile(closing, 0.5), "close99": percentile(closing, 0.99),
-            "command": self.by_command(meter),
+            "cpu": used / max(1, options.opens), "command": self.by_command(meter),
         }
 
     def by_command(self, meter):
@@ -216,7 +224,7 @@ def open_table(bench):
     columns = [
         Column("first", "first view", "ms"), Column("first_worst", "the slowest", "ms"),
         Column("p50", "further, median", "ms"), Column("p99", "99 %", "ms"),
-        Column("command", "`thaw open`", "ms"),
+        Column("cpu", "CPU a view", "ms"), Column("command", "`thaw open`", "ms"),
         Column("close50", "close, median", "ms"), Column("close99", "99 %", "ms"),
     ]
     targets = [target for row in rows for target in (

@@ -48,6 +48,17 @@ def works(report):
     return [way for way, found in report["ways"].items() if found["works"]]
 
 
+def run_goes(places, work, *prefix, **options):
+    """The way that `thaw run` takes there: it says when it is not a private view."""
+    if not (work / "x.thaw").exists():
+        (work / "x.tar").write_bytes(tar(member(b"f", b"text")))
+        thaw("pack", work / "x.tar", "--quiet")
+    result = run(*prefix, binary(), "run", work / "x.thaw", "--", "sh", "-c",
+                 'cat "$THAW_ENV/f"', env=environment(**places), **options)
+    assert result.out == b"text"
+    return "extracted" if b"extracted" in result.err else "private"
+
+
 def shell(script):
     return "sh", "-ec", script + '; exec "$@"', "sh"
 
@@ -60,6 +71,7 @@ def test_root(places, private_namespace, work):
     found = states(report)
     assert found["device"] == found["fuse"] == found["overlay"] == "ok"
     assert os.listdir(work / "state") == []
+    assert run_goes(places, work) == "private"
 
 
 @pytest.mark.parametrize("who", ["root", "user"])
@@ -72,12 +84,15 @@ def test_user(places, who, work, request):
             os.chown(place, user.pw_uid, user.pw_gid)
         require_views(user)
         report = doctor(places, user=user)
+        assert run_goes(places, work, user=user) == "private"
     else:
         if os.geteuid() != 0:
             pytest.skip("needs root")
         require_views()
         # As in most containers.
-        report = doctor(places, "setpriv", "--bounding-set=-sys_admin", "--inh-caps=-all")
+        ordinary = "setpriv", "--bounding-set=-sys_admin", "--inh-caps=-all"
+        report = doctor(places, *ordinary)
+        assert run_goes(places, work, *ordinary) == "private"
     assert works(report) == ["private", "extracted"]
     assert report["way"] == "private"
     assert states(report)["user namespaces"] == "ok"
@@ -88,8 +103,12 @@ def test_user(places, who, work, request):
 def test_no_device(places, private_namespace, work):
     """A container that was started without --device /dev/fuse."""
     (work / "empty").mkdir()
-    report = doctor(places, *private_namespace,
-                    *shell(f"mount --bind '{work}/empty' /dev"))
+    # With what any shell needs.
+    without = (*private_namespace, *shell(
+        f"touch '{work}/empty/null'; mount --bind /dev/null '{work}/empty/null'; "
+        f"mount --rbind '{work}/empty' /dev"))
+    report = doctor(places, *without)
+    assert run_goes(places, work, *without) == "extracted"
     assert works(report) == ["extracted"] and report["way"] == "extracted"
     assert "/dev/fuse: No such file" in report["ways"]["private"]["why"]
     assert "--device /dev/fuse" in finding(report, "device")["remedy"]
@@ -116,9 +135,11 @@ def unprivileged_root(script=""):
 
 @pytest.mark.parametrize("limit, what", [("max_user_namespaces", "user"),
                                          ("max_mnt_namespaces", "mount")])
-def test_namespaces_forbidden(places, limit, what):
+def test_namespaces_forbidden(places, work, limit, what):
     require_views()
-    report = doctor(places, *unprivileged_root(f"echo 0 >/proc/sys/user/{limit}"))
+    without = unprivileged_root(f"echo 0 >/proc/sys/user/{limit}")
+    report = doctor(places, *without)
+    assert run_goes(places, work, *without) == "extracted"
     assert works(report) == ["extracted"]
     assert report["way"] == "extracted"
     assert report["ways"]["private"]["why"] == \

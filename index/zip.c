@@ -457,7 +457,7 @@ static int read_directory(struct thaw_zip *zip, const struct end *end,
 	r = read_at(zip, start, zip->directory, (size_t)end->directory_size, err);
 	for (uint64_t i = 0; r == 0 && i < end->count; i++) {
 		struct member *member = &zip->members[i];
-		size_t len;
+		size_t len = 0;
 
 		r = parse_record(zip->directory + at, (size_t)(end->directory_size - at),
 				 err, member, &len);

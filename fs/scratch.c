@@ -256,8 +256,7 @@ static bool namespace_lives(unsigned long long number)
 	return lives;
 }
 
-/* Asked when the lock is free: was its holder killed, and the view lives on? */
-static bool is_in_use(const char *path)
+bool thaw_scratch_is_in_use(const char *path)
 {
 	_cleanup_(freep) char *file = NULL;
 	_cleanup_(closep) int fd = -1;
@@ -298,7 +297,8 @@ static unsigned find_stale(const char *base, struct stale **ret_stale)
 		    asprintf(&stale.path, "%s/%s", base, entry->d_name) < 0)
 			continue;
 		stale.lock = try_lock(stale.path);
-		if (stale.lock < 0 || is_in_use(stale.path) ||
+		/* The lock is free: was its holder killed, and the view lives on? */
+		if (stale.lock < 0 || thaw_scratch_is_in_use(stale.path) ||
 		    grow(ret_stale, &capacity, count + 1, sizeof(stale)) < 0) {
 			(void)safe_close(stale.lock);
 			free(stale.path);

@@ -5,6 +5,7 @@
  * (the files) and "work" (overlayfs's own), of this session alone; either a new one
  * beside others, on disk, or one in memory of a given size.
  */
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -18,6 +19,8 @@
 #define THAW_SCRATCH_NAMESPACE "namespace"
 /* Say that it is the caller's namespace now. -errno. */
 _must_check_ int thaw_scratch_note_namespace(const char *path);
+/* Whether any process is in that namespace; true also when that cannot be told. */
+bool thaw_scratch_is_in_use(const char *path);
 
 /*
  * Make a new directory below base (a directory of our own, see

@@ -225,6 +225,18 @@ def test_scratch_survives_the_janitor(tiny, work, who):
     wait_until(lambda: scratch_layers(work) == [], "both layers to go")
 
 
+def test_scratch_without_inotify(tiny, work):
+    """A user may have used all instances up."""
+    require_views()
+    script = (f'{shlex.quote(binary())} run --writable tiny.thaw -- sh -c '
+              '\'echo mine >"$THAW_ENV/mine"; sleep 1.5; cat "$THAW_ENV/mine"; ls state/scratch | wc -l\'')
+    result = in_user_namespace(work, f"echo 0 >/proc/sys/user/max_inotify_instances && exec {script}")
+    if b"cannot create /proc/sys" in result.err:
+        pytest.skip(f"no user namespaces with limits of their own: {result!r}")
+    assert result.code == 0 and result.text.split() == ["mine", "1"], result
+    wait_until(lambda: scratch_layers(work) == [], "the scratch layer to be removed")
+
+
 def test_background_process_keeps_the_scratch_layer(tiny, work, who):
     script = ('echo kept >"$THAW_ENV/mine"; ( while ! test -e go; do sleep 0.02; done; '
               'cat "$THAW_ENV/mine" >late; mv late done ) >/dev/null 2>&1 </dev/null &')
@@ -601,25 +613,23 @@ def without_fuse(work, script, who):
                code=None)
 
 
-def without_namespaces(work, script, who):
-    """
-    Run a shell script in a user namespace with all our ids, that may have no further
-    ones, as containers often are; without capabilities.
-    """
-    inner = shlex.join(as_user(who, "setpriv", "--ambient-caps=-all",
-                               "--bounding-set=-all", "--inh-caps=-all", "sh", "-c",
-                               script))
-    text = f"read go; echo 0 >/proc/sys/user/max_user_namespaces && exec {inner}"
-    process = subprocess.Popen(["unshare", "-m", "-U", "--keep-caps", "sh", "-c", text], cwd=work, env=environment(),
-                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def in_user_namespace(work, script):
+    """Run a shell script in a user namespace with all our ids and capabilities."""
+    process = subprocess.Popen(["unshare", "-m", "-U", "--keep-caps", "sh", "-c", f"read go; {script}"],
+                               cwd=work, env=environment(), stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         base = pathlib.Path(f"/proc/{process.pid}")
         wait_until(lambda: process.poll() is not None or
                    os.readlink(base / "ns/user") != os.readlink("/proc/self/ns/user"),
                    "the user namespace")
+        if process.poll() is not None:
+            pytest.skip(f"no user namespaces with limits of their own: {process.stderr.read()!r}")
         for name in ("uid_map", "gid_map"):
             (base / name).write_text("0 0 65536\n")
         out, err = process.communicate(b"go\n", timeout=command.TIMEOUT)
+    except OSError as error:
+        pytest.skip(f"no user namespaces with limits of their own: {error}")
     finally:
         process.kill()
         process.wait()
@@ -627,13 +637,17 @@ def without_namespaces(work, script, who):
     return command.Result([script], process.returncode, out, err)
 
 
+def without_namespaces(work, script, who):
+    """In a user namespace that may have no further ones, as containers often are; no capabilities."""
+    inner = shlex.join(as_user(who, "setpriv", "--ambient-caps=-all", "--bounding-set=-all",
+                               "--inh-caps=-all", "sh", "-c", script))
+    return in_user_namespace(work, f"echo 0 >/proc/sys/user/max_user_namespaces && exec {inner}")
+
+
 @pytest.fixture
 def own_limits(work):
     """Namespaces whose limits can be set without changing the machine's."""
-    try:
-        result = without_namespaces(work, "exit 7", {})
-    except OSError as error:
-        pytest.skip(f"no user namespaces with limits of their own: {error}")
+    result = without_namespaces(work, "exit 7", {})
     if result.code != 7:
         pytest.skip(f"no user namespaces with limits of their own: {result!r}")
 
@@ -677,6 +691,27 @@ def test_auto_without_namespaces(tiny, work, who, own_limits):
         failed(go(f"{binary_} run {option} tiny.thaw -- true"), "namespaces")
     # Where views can be mounted again, the symlink is that of an extracted view.
     assert thaw("run", "tiny.thaw#env", "--", "cat", "env/lib/two", **who).out == b"two\n"
+
+
+def test_python_without_namespaces(small, work, who, own_limits):
+    """Relocated to the tree, bound to an interpreter, and called by the symlink's name."""
+    code = "import click, sys; print(sys.prefix); print(click.__file__)"
+    script = (f"{shlex.quote(binary())} run small-warmed.thaw#env -- sh -c "
+              f"'env/bin/python -c \"{code}\" && env/bin/tabulate --help | head -n1'")
+    result = without_namespaces(work, script, who)
+    assert result.code == 0, result
+    lines = result.text.splitlines()
+    assert lines[0] == str(work / "env") and lines[1].startswith(f"{work}/env/lib/python3")
+    assert lines[2]
+
+
+def test_waits_for_a_warmer_that_another_started(work, who):
+    slow = image("slow", work)
+    with held(work, who, slow) as one:
+        shown = thaw("run", "--wait-warm", slow, "--", "sh", "-c",
+                     f'exec {shlex.quote(binary())} stat "$THAW_ENV"', **who).text
+        assert "warmer     finished" in shown
+        assert len(serving(one.process)) == 1
 
 
 def test_modes(tiny, who):

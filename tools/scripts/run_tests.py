@@ -201,12 +201,14 @@ def summary(parts):
 def parse_arguments():
     parser = argparse.ArgumentParser(
         prog="tools/test",
-        usage="tools/test [--fast] [--werror] [-- PYTEST-ARGUMENT...]",
+        usage="tools/test [--fast] [--all] [--werror] [-- PYTEST-ARGUMENT...]",
         description="Build thaw and run every test. The last line is `N passed, N failed`.",
         epilog="With arguments for pytest, only pytest runs, and only what they select: "
         "tools/test -- tests/cli -k pack",
     )
     parser.add_argument("--fast", action="store_true", help="release build only, no sanitizers")
+    parser.add_argument("--all", action="store_true",
+                        help="the long tests as well (Spark on further kinds of clusters)")
     parser.add_argument("--werror", action="store_true", help="a compiler's warning is a failure")
     # argparse would take only the first of several words after `--`.
     words = sys.argv[1:] + ["--"]
@@ -226,7 +228,7 @@ def run(arguments, scratch):
     parts = []
     if not arguments.pytest:
         parts.append(run_meson(checked, ("unit", "fuzz"), excuses))
-    selected = arguments.pytest or [str(TESTS)]
+    selected = arguments.pytest or [*([] if arguments.all else ["-m", "not heavy"]), str(TESTS)]
     parts.append(run_pytest("commands and mounts", release / "thaw", scratch, selected, excuses))
     if not arguments.fast:
         selected = arguments.pytest or [str(TESTS / part) for part in SANITIZED_PARTS]

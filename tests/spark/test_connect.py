@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Spark Connect: environments that come as stubs, on a cluster of two executors."""
+import os
+import pathlib
+import shutil
+import signal
+
+import pytest
+
+from support.mounts import wait_until
+from support.spark import server
+
+pytestmark = pytest.mark.fuse
+
+# All that Python runs on executors, by an environment that brings pandas and pyarrow.
+EVERYTHING = """
+spark = connect()
+use(spark, sys.argv[3], sys.argv[4], sys.argv[5] or None)
+import pandas as pd
+told = places(spark)
+@udf("long")
+def plain(x):
+    return x + 1
+@udf("long", useArrow=True)
+def arrow(x):
+    return x + 2
+@pandas_udf("double")
+def vector(v: pd.Series) -> pd.Series:
+    import numpy, sklearn
+    return v * 2.0
+@udtf(returnType="a: bigint, b: string")
+class Words:
+    def eval(self, x: int):
+        for i in range(x):
+            yield i, sys.prefix
+def whole(batches):
+    import pyarrow
+    for batch in batches:
+        yield batch.assign(id=batch.id * 10)
+three = spark.range(3)
+tell(places=told,
+     plain=[r[0] for r in three.select(plain("id")).collect()],
+     arrow=[r[0] for r in three.select(arrow("id")).collect()],
+     vector=[r[0] for r in three.select(vector(col("id").cast("double"))).collect()],
+     words=[list(r) for r in Words(lit(2)).collect()],
+     whole=sorted(r[0] for r in three.mapInPandas(whole, "id long").collect()))
+spark.stop()
+"""
+
+
+def check_everything(told, identity):
+    assert told["plain"] == [1, 2, 3]
+    assert told["arrow"] == [2, 3, 4]
+    assert told["vector"] == [0.0, 2.0, 4.0]
+    assert told["whole"] == [0, 10, 20]
+    prefixes = {place[0] for place in told["places"]}
+    # One short place for all sessions of the image, on both executors.
+    assert [pathlib.Path(p).name for p in prefixes] == [identity[:16]]
+    assert {place[1] for place in told["places"]} <= {
+        f"{p}/bin/{name}" for p in prefixes for name in ("python", "python3")}
+    assert told["words"] == [[0, *prefixes], [1, *prefixes]]
+    return prefixes.pop()
+
+
+def identity_of(image):
+    return image.read_bytes()[-40:-8].hex()
+
+
+@pytest.mark.parametrize("name, python, alias", [
+    ("environment.tar.gz", "environment/bin/python", "environment"),
+    ("environment.zip", "environment/bin/python3", "environment"),
+    ("environment.pex", "./environment.pex", ""),
+])
+def test_every_kind_of_function(cluster, scientific, stubs, name, python, alias):
+    told = cluster.client(EVERYTHING, stubs(name), python, alias)
+    prefix = check_everything(told, identity_of(scientific))
+    assert not os.path.exists(os.path.join(prefix, "bin"))  # nobody else sees it
+
+
+@pytest.fixture
+def away(cluster, scientific):
+    """The image is on no node. What nodes take over meanwhile is removed again."""
+    moved = scientific.with_suffix(".away")
+    scientific.rename(moved)
+    yield cluster.traces.state / "images"
+    moved.rename(scientific)
+    shutil.rmtree(cluster.traces.state / "images", ignore_errors=True)
+
+
+@pytest.mark.parametrize("name, python, alias", [
+    ("embedded.tar.gz", "environment/bin/python", "environment"),
+    ("embedded.thaw", "./embedded.thaw", ""),
+])
+def test_embedded(cluster, scientific, stubs, name, python, alias, request):
+    """Nodes without the image: the first session's copy becomes the node's."""
+    stub, identity = stubs(name, "--embed"), identity_of(scientific)
+    images = request.getfixturevalue("away")
+    check_everything(cluster.client(EVERYTHING, stub, python, alias), identity)
+    assert [path.name for path in images.iterdir()] == [f"{identity}.thaw"]
+
+
+CELL_TWICE = """
+spark = connect()
+for i in range(2):
+    use(spark, sys.argv[3])
+    first = places(spark)
+tell(places=first)
+other = connect()
+use(other, sys.argv[3])
+tell(other=places(other))
+use(spark, sys.argv[3])
+tell(again=places(spark))
+"""
+
+
+def test_cell_twice(cluster, stubs):
+    told = cluster.client(CELL_TWICE, stubs("environment.tar.gz"))
+    assert len({p[0] for name in ("places", "other", "again") for p in told[name]}) == 1
+    # Working directories are the sessions' own.
+    assert not {p[2] for p in told["places"]} & {p[2] for p in told["other"]}
+
+
+CHANGED = """
+spark = connect()
+use(spark, sys.argv[3])
+try:
+    use(spark, sys.argv[4])
+    tell(refused=False)
+except Exception as error:
+    tell(refused="ARTIFACT_ALREADY_EXISTS" in str(error))
+"""
+
+
+def test_same_bytes_are_what_makes_a_cell_repeatable(cluster, stubs, work):
+    """Spark refuses other bytes under a name: why stubs are reproducible."""
+    other = work / "environment.tar.gz"
+    shutil.copyfile(stubs("searched.tar.gz", "--search", "/nowhere"), other)
+    told = cluster.client(CHANGED, stubs("environment.tar.gz"), other)
+    assert told["refused"]
+
+
+MISSING = """
+spark = connect()
+use(spark, sys.argv[3])
+try:
+    places(spark)
+except Exception as error:
+    tell(error=str(error))
+"""
+
+
+def test_missing_image_is_one_clear_line(cluster, scientific, stubs):
+    stub = stubs("elsewhere.tar.gz", "--image-path", "/nowhere/elsewhere.thaw")
+    error = cluster.client(MISSING, stub)["error"]
+    line = next(line for line in error.splitlines() if "thaw: " in line)
+    assert "is not on this node" in line and "/nowhere/elsewhere.thaw" in line
+    assert "Error from python worker" in error and "bad data" not in error.lower()
+
+
+FOUR = """
+import threading
+def one(number):
+    spark = connect()
+    use(spark, sys.argv[3])
+    for i in range(3):
+        results[number] = places(spark)
+    spark.stop()
+results = {}
+threads = [threading.Thread(target=one, args=(i,)) for i in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+tell(results=[results[i] for i in sorted(results)])
+"""
+
+
+def test_four_sessions_at_once(cluster, stubs):
+    results = cluster.client(FOUR, stubs("environment.tar.gz"), timeout=170)["results"]
+    assert len(results) == 4
+    assert len({place[0] for result in results for place in result}) == 1
+    assert len({place[2].rpartition("/")[2] for result in results for place in result}) == 4
+
+
+EVICTED = """
+spark = connect()
+use(spark, sys.argv[3])
+@udf("string")
+def late(x):
+    import os, time
+    here = os.getcwd()
+    open(sys.argv[2] + "/inside", "w").write(here)
+    while not os.path.exists(sys.argv[2] + "/evicted"):
+        time.sleep(0.05)
+    import sklearn.linear_model, scipy.stats
+    return json.dumps([os.path.exists(here + "/environment/bin/python"), sklearn.__file__])
+import threading
+result = []
+def run():
+    # sys.argv is the client's: by value, not by module.
+    result.extend(json.loads(r[0]) for r in spark.range(1).select(late("id")).collect())
+thread = threading.Thread(target=run)
+thread.start()
+import time
+while not os.path.exists(WORK + "/inside"):
+    time.sleep(0.05)
+for i in range(2):
+    other = connect()
+    use(other, sys.argv[3])
+    places(other, 6)
+    other.stop()
+open(WORK + "/evicted", "w").close()
+thread.join()
+other = connect()
+use(other, sys.argv[3])
+@udf("string")
+def prefix(x):
+    return sys.prefix
+# The old session's workers stand in a directory that is gone, as with any archive.
+tell(result=result, same=spark.range(1).select(prefix("id")).first()[0], other=places(other)[0][0])
+"""
+
+
+def test_eviction_harms_neither_the_view_nor_the_next_session(stubs, work):
+    """
+    A session's directory is removed while its function runs: what it has not
+    imported yet is still there. The executor keeps one session at a time.
+    """
+    script = EVICTED.replace("sys.argv[2] +", f"{str(work)!r} +")
+    with server("spark4", "local-cluster[1,2,512]", work,
+                spark_executor_isolatedSessionCache_size=1) as running:
+        told = running.client(script, stubs("environment.tar.gz"), timeout=170)
+    (there, module), = told["result"]
+    assert not there, "the session was not evicted: this test shows nothing"
+    assert "/site-packages/sklearn/" in module
+    assert told["same"] == told["other"]
+
+
+def test_killed_executor(cluster, stubs):
+    before = cluster.executors()
+    assert len(before) == 2
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    # With the executors go their daemons, and with these the views.
+    wait_until(lambda: not set(before) & set(cluster.executors()), "the executors to end")
+    wait_until(lambda: len(cluster.executors()) == 2, "new executors", 60)
+    told = cluster.client("spark = connect(); use(spark, sys.argv[3]); tell(places=places(spark))",
+                          stubs("environment.tar.gz"))
+    assert told["places"]
+
+
+def test_killed_jvm_leaves_nothing(stubs, work):
+    """kill -9 of a server with live views: no mount, no process."""
+    with server("spark4", "local[2]", work) as running:
+        told = running.client("spark = connect(); use(spark, sys.argv[3]); "
+                              "tell(places=places(spark))", stubs("environment.tar.gz"))
+        pids = {pid for place in told["places"] for pid in place[3:5]}
+        assert pids & set(running.traces.live("pyspark.daemon"))
+        assert running.traces.keepers()
+        jvm, = [pid for pid, line in running.traces.live("SparkConnectServer").items()
+                if "java" in line.split()[0]]
+        os.kill(jvm, signal.SIGKILL)
+        running.traces.wait_nothing()
+        assert not [path for path in running.traces.runtime.rglob("*") if not path.is_dir()
+                    and path.name not in ("lock",)]

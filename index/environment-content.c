@@ -75,9 +75,10 @@ static int note_machine(struct analysis *a, const struct thaw_inode *inode,
 
 static bool is_extension(struct thaw_name name)
 {
-	return ends_with(name, ".so") &&
-	       (memmem(name.text, name.len, ".cpython-", 9) ||
-		memmem(name.text, name.len, ".abi3.", 6));
+	char text[THAW_NAME_MAX + 1];
+
+	(void)snprintf(text, sizeof(text), "%.*s", (int)name.len, name.text); /* fits, by the format */
+	return ends_with(name, ".so") && (strstr(text, ".cpython-") || strstr(text, ".abi3."));
 }
 
 /* The interpreter first: modules for another machine are then the odd ones. */

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "support-zip.h"
 #include "thaw/reader.h"
 
 /*
@@ -225,16 +226,22 @@ static unsigned pack_with_faults(struct state *s, const char *source, enum fault
 	}
 }
 
-static void pack_faults(struct state *s, const char *source, bool force)
+static void pack_faults_met(struct state *s, const char *source, bool force,
+			    const unsigned *at_least)
 {
-	static const unsigned at_least[FAULTS] = { 20, 3, 1, 5, 2, 1, 1 };
-
 	for (unsigned fault = 0; fault < FAULTS; fault++) {
 		unsigned met = pack_with_faults(s, source, fault, force);
 
 		if (met < at_least[fault])
 			fail_msg("%s: only %u calls met", fault_names[fault], met);
 	}
+}
+
+static void pack_faults(struct state *s, const char *source, bool force)
+{
+	static const unsigned at_least[FAULTS] = { 20, 3, 1, 5, 2, 1, 1 };
+
+	pack_faults_met(s, source, force, at_least);
 }
 
 static void packing(void **state)
@@ -279,6 +286,63 @@ static void packing_a_directory(void **state)
 	free(symlink_path);
 }
 
+#define WHEEL "d-1-py3-none-any.whl"
+
+/* A wheel with all that one can have, as bytes. */
+static void make_wheel(struct zip_builder *zip)
+{
+	zip_file(zip, "d/__init__.py", "dependency\n");
+	zip_file(zip, "d-1.data/scripts/tool", "#!python\ntool\n");
+	zip_file(zip, "d-1.dist-info/WHEEL", "Wheel-Version: 1.0\n");
+	zip_file(zip, "d-1.dist-info/METADATA", "Requires-Python: >=3.8\n");
+	zip_file(zip, "d-1.dist-info/entry_points.txt", "[console_scripts]\nrun = d:run\n");
+	zip_file(zip, "d-1.dist-info/RECORD", "d/__init__.py,,\n");
+	zip_end(zip, false, "");
+}
+
+/* A PEX with a deflated wheel, which goes through a temporary file, and a file that two have. */
+static void packing_a_pex(void **state)
+{
+	static const unsigned at_least[FAULTS] = { 100, 15, 0, 6, 2, 1, 2 };
+	struct zip_spec spec = { .name = ".deps/" WHEEL, .deflated = true, .mode = 0100644 };
+	struct zip_spec link = { .name = "link", .data = "app.py", .size = 6, .mode = 0120777 };
+	struct state *s = *state;
+	char *path = join_path(s->directory, "app.pex");
+	_zip_ wheel = { 0 };
+	_zip_ zip = { 0 };
+
+	make_wheel(&wheel);
+	spec.data = wheel.bytes.data;
+	spec.size = wheel.bytes.size;
+	zip_file(&zip, "PEX-INFO", "{\"entry_point\": \"app:run\", \"inject_args\": [\"-v\"],"
+				   " \"interpreter_constraints\": [\"CPython==3.11.*\"],"
+				   " \"distributions\": {\"" WHEEL "\": \"\"}}");
+	zip_file(&zip, "__main__.py", "#!/usr/bin/env python3.11\n");
+	zip_file(&zip, "app.py", "def run(): pass\n");
+	zip_file(&zip, "d/__init__.py", "dependency\n");
+	zip_member(&zip, &link);
+	zip_member(&zip, &spec);
+	zip_end(&zip, false, "");
+	write_file(path, zip.bytes.data, zip.bytes.size);
+	pack_faults_met(s, path, false, at_least);
+	free(path);
+}
+
+static void packing_wheels(void **state)
+{
+	static const unsigned at_least[FAULTS] = { 80, 10, 0, 5, 2, 1, 1 };
+	struct state *s = *state;
+	char *directory = join_path(s->directory, "wheels"), *path = join_path(directory, WHEEL);
+	_zip_ wheel = { 0 };
+
+	make_wheel(&wheel);
+	assert_int_equal(mkdir(directory, 0755), 0);
+	write_file(path, wheel.bytes.data, wheel.bytes.size);
+	pack_faults_met(s, directory, false, at_least);
+	free(directory);
+	free(path);
+}
+
 static void reading(void **state)
 {
 	static const enum fault faults[] = { FAULT_MEMORY, FAULT_PREAD, FAULT_FSTAT };
@@ -316,6 +380,8 @@ int main(void)
 		TEST(replacing),
 		TEST(packing_without_tmpfile),
 		TEST(packing_a_directory),
+		TEST(packing_a_pex),
+		TEST(packing_wheels),
 		TEST(reading),
 	};
 

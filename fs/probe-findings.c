@@ -22,7 +22,7 @@
 
 #define KERNEL_FLOOR   VERSION(5, 14)
 #define KERNEL_BENEATH VERSION(6, 5)
-#define VERSION(a, b)  ((a) * 1000 + (b))
+#define VERSION(a, b)  ((a)*1000 + (b))
 
 static struct thaw_finding *add(struct thaw_probe *probe, enum thaw_finding_state state,
 				const char *what, const char *format, ...) _printf_(4, 5);
@@ -30,9 +30,9 @@ static struct thaw_finding *add(struct thaw_probe *probe, enum thaw_finding_stat
 				const char *what, const char *format, ...)
 {
 	/* The last is written over when there are too many; the table is larger than that. */
-	struct thaw_finding *finding =
-		&probe->findings[probe->count < THAW_FINDINGS_MAX ? probe->count++ :
-								    THAW_FINDINGS_MAX - 1];
+	struct thaw_finding *finding = &probe->findings[probe->count < THAW_FINDINGS_MAX
+								? probe->count++
+								: THAW_FINDINGS_MAX - 1];
 	va_list args;
 
 	*finding = (struct thaw_finding){ .state = state, .what = what };
@@ -101,8 +101,8 @@ static void look_at_kernel(struct thaw_probe *probe)
 		return;
 	version = VERSION(major, minor);
 	if (version < KERNEL_FLOOR) {
-		remedy(add(probe, THAW_FINDING_WARN, "kernel", "Linux %s is older than 5.14, which views need",
-			   name.release),
+		remedy(add(probe, THAW_FINDING_WARN, "kernel",
+			   "Linux %s is older than 5.14, which views need", name.release),
 		       "run a newer kernel; until then images can be extracted");
 		return;
 	}
@@ -115,7 +115,8 @@ static void look_at_kernel(struct thaw_probe *probe)
 	else
 		add(probe, THAW_FINDING_OK, "kernel", "Linux %s", name.release);
 	if (read_text("/sys/module/fuse/parameters/enable_uring", uring, sizeof(uring)))
-		add(probe, THAW_FINDING_OK, "io_uring", "FUSE over io_uring is %s; thaw does not use it",
+		add(probe, THAW_FINDING_OK, "io_uring",
+		    "FUSE over io_uring is %s; thaw does not use it",
 		    uring[0] == 'Y' ? "on" : "off");
 }
 
@@ -131,13 +132,15 @@ static void look_at_device(struct thaw_probe *probe)
 		add(probe, THAW_FINDING_OK, "device", "/dev/fuse can be opened");
 		return;
 	}
-	finding = add(probe, THAW_FINDING_MISSING, "device", "/dev/fuse: %s", strerror(errno));
+	finding = add(probe, THAW_FINDING_MISSING, "device", "/dev/fuse: %s",
+		      strerror(errno));
 	if (errno == ENOENT)
 		remedy(finding, "modprobe fuse; in a container: --device /dev/fuse");
 	else if (errno == EACCES && stat("/dev/fuse", &st) == 0)
 		remedy(finding, "chmod 0666 /dev/fuse, as udev does");
 	else if (errno == EPERM)
-		remedy(finding, "allow the device in the container's cgroup: --device /dev/fuse");
+		remedy(finding,
+		       "allow the device in the container's cgroup: --device /dev/fuse");
 	else
 		remedy(finding, "modprobe fuse; mknod -m 0666 /dev/fuse c 10 229");
 }
@@ -147,7 +150,8 @@ static void look_at_module(struct thaw_probe *probe)
 	if (knows_filesystem("fuse"))
 		add(probe, THAW_FINDING_OK, "fuse", "the kernel knows FUSE");
 	else
-		remedy(add(probe, THAW_FINDING_MISSING, "fuse", "the kernel does not know FUSE (yet)"),
+		remedy(add(probe, THAW_FINDING_MISSING, "fuse",
+			   "the kernel does not know FUSE (yet)"),
 		       "modprobe fuse; build the kernel with CONFIG_FUSE_FS");
 }
 
@@ -160,8 +164,8 @@ static bool find_program(const char *name, char *path, size_t size, struct stat 
 		size_t len = strcspn(at, ":");
 		int n = snprintf(path, size, "%.*s/%s", (int)len, at, name);
 
-		if (n > 0 && (size_t)n < size && stat(path, ret_st) == 0 && S_ISREG(ret_st->st_mode) &&
-		    access(path, X_OK) == 0)
+		if (n > 0 && (size_t)n < size && stat(path, ret_st) == 0 &&
+		    S_ISREG(ret_st->st_mode) && access(path, X_OK) == 0)
 			return true;
 		at += len + (at[len] == ':');
 	}
@@ -171,7 +175,8 @@ static bool find_program(const char *name, char *path, size_t size, struct stat 
 static void look_at_helper(struct thaw_probe *probe)
 {
 	/* Root mounts by itself. */
-	enum thaw_finding_state bad = is_root() ? THAW_FINDING_WARN : THAW_FINDING_MISSING;
+	enum thaw_finding_state bad = is_root() ? THAW_FINDING_WARN
+						: THAW_FINDING_MISSING;
 	char path[4096];
 	struct stat st;
 
@@ -181,7 +186,8 @@ static void look_at_helper(struct thaw_probe *probe)
 		       "install fuse3");
 	else if (st.st_uid != 0 || !(st.st_mode & S_ISUID))
 		remedy(add(probe, bad, "fusermount3",
-			   "%.200s is not setuid root: ordinary users have no thaw mount", path),
+			   "%.200s is not setuid root: ordinary users have no thaw mount",
+			   path),
 		       "chown root %.100s && chmod u+s %.100s", path, path);
 	else
 		add(probe, THAW_FINDING_OK, "fusermount3", "%.200s is setuid root", path);
@@ -198,7 +204,8 @@ static void look_at_fuse_conf(struct thaw_probe *probe)
 		allowed = allowed || strcmp(line, "user_allow_other") == 0;
 	}
 	if (allowed)
-		add(probe, THAW_FINDING_OK, "fuse.conf", "users may let others into their mounts");
+		add(probe, THAW_FINDING_OK, "fuse.conf",
+		    "users may let others into their mounts");
 	else
 		remedy(add(probe, THAW_FINDING_WARN, "fuse.conf",
 			   "ordinary users cannot let others into what they mount (-o allow_other)"),
@@ -208,54 +215,59 @@ static void look_at_fuse_conf(struct thaw_probe *probe)
 /* -- namespaces -- */
 
 /* A limit of 0 forbids; where there is no such file, there is no limit. */
-static void look_at_limit(struct thaw_probe *probe, enum thaw_finding_state bad, const char *path,
-			  const char *sysctl, const char *good)
+static void look_at_limit(struct thaw_probe *probe, enum thaw_finding_state bad,
+			  const char *path, const char *sysctl, const char *good)
 {
 	char text[32];
 
 	if (read_text(path, text, sizeof(text)) && strcmp(text, "0") == 0)
-		remedy(add(probe, bad, "limit", "%s is 0", sysctl), "sysctl %s=%s", sysctl, good);
+		remedy(add(probe, bad, "limit", "%s is 0", sysctl), "sysctl %s=%s",
+		       sysctl, good);
 }
 
 static void look_at_namespaces(struct thaw_probing *probing, struct thaw_probe *probe)
 {
 	/* Who may mount needs none for itself. */
-	enum thaw_finding_state bad = probing->may_mount ? THAW_FINDING_WARN : THAW_FINDING_MISSING;
+	enum thaw_finding_state bad = probing->may_mount ? THAW_FINDING_WARN
+							 : THAW_FINDING_MISSING;
 	const struct thaw_trial *trial = thaw_probing_trial(probing, true);
 	char text[8];
 	bool restricted;
 
-	restricted = read_text("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", text,
-			       sizeof(text)) &&
+	restricted = read_text("/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+			       text, sizeof(text)) &&
 		     strcmp(text, "0") != 0;
 	if (trial->failed > THAW_TRIAL_TMPFS) {
-		add(probe, THAW_FINDING_OK, "user namespaces", "one was made, and mounted in");
+		add(probe, THAW_FINDING_OK, "user namespaces",
+		    "one was made, and mounted in");
 	} else {
 		remedy(add(probe, bad, "user namespaces", "%s", trial->why), "%s",
-		       restricted ? "see apparmor" :
-		       trial->failed == THAW_TRIAL_USER_NAMESPACE && is_root() ?
-				    "see the limits; root needs CAP_SETFCAP for it, and in a container unshare "
-				    "must be allowed (seccomp)" :
-		       trial->failed == THAW_TRIAL_MOUNT_NAMESPACE ?
-				    "run where / is a mount of its own (not in a mere chroot), and mount "
-				    "namespaces are allowed" :
-				    "see the limits; in a container: allow unshare (seccomp), or run it "
-				    "with CAP_SYS_ADMIN");
+		       restricted ? "see apparmor"
+		       : trial->failed == THAW_TRIAL_USER_NAMESPACE && is_root()
+			       ? "see the limits; root needs CAP_SETFCAP for it, and in a container unshare "
+				 "must be allowed (seccomp)"
+		       : trial->failed == THAW_TRIAL_MOUNT_NAMESPACE
+			       ? "run where / is a mount of its own (not in a mere chroot), and mount "
+				 "namespaces are allowed"
+			       : "see the limits; in a container: allow unshare (seccomp), or run it "
+				 "with CAP_SYS_ADMIN");
 	}
-	look_at_limit(probe, bad, "/proc/sys/user/max_user_namespaces", "user.max_user_namespaces",
-		      "15000");
+	look_at_limit(probe, bad, "/proc/sys/user/max_user_namespaces",
+		      "user.max_user_namespaces", "15000");
 	look_at_limit(probe, THAW_FINDING_MISSING, "/proc/sys/user/max_mnt_namespaces",
 		      "user.max_mnt_namespaces", "15000");
 	look_at_limit(probe, bad, "/proc/sys/kernel/unprivileged_userns_clone",
 		      "kernel.unprivileged_userns_clone", "1");
 	if (restricted)
-		remedy(add(probe, trial->failed > THAW_TRIAL_TMPFS ? THAW_FINDING_OK : bad, "apparmor",
+		remedy(add(probe,
+			   trial->failed > THAW_TRIAL_TMPFS ? THAW_FINDING_OK : bad,
+			   "apparmor",
 			   "user namespaces are restricted to programs with a profile"),
 		       "%s",
-		       trial->failed > THAW_TRIAL_TMPFS ?
-			       "" :
-			       "give thaw a profile with 'userns,', or sysctl "
-			       "kernel.apparmor_restrict_unprivileged_userns=0");
+		       trial->failed > THAW_TRIAL_TMPFS
+			       ? ""
+			       : "give thaw a profile with 'userns,', or sysctl "
+				 "kernel.apparmor_restrict_unprivileged_userns=0");
 }
 
 static void look_at_selinux(struct thaw_probe *probe)
@@ -271,7 +283,8 @@ static void look_at_selinux(struct thaw_probe *probe)
 		    enforce[0] == '1' ? "enforcing" : "permissive", context);
 	else
 		remedy(add(probe, THAW_FINDING_WARN, "selinux",
-			   "enforcing, in the context %s, which may lack FUSE mounts", context),
+			   "enforcing, in the context %s, which may lack FUSE mounts",
+			   context),
 		       "if mounting is denied: --security-opt label=disable, or a policy that allows it");
 }
 
@@ -283,12 +296,14 @@ static void look_at_overlay(struct thaw_probing *probing, struct thaw_probe *pro
 	enum thaw_trial_step failed = trial->failed;
 
 	if (failed == THAW_TRIAL_OVERLAY)
-		remedy(add(probe, THAW_FINDING_MISSING, "overlay", "%s", trial->why), "%s",
-		       knows_filesystem("overlay") ?
-			       "mounting is denied to us: see namespaces and containers' rules" :
-			       "modprobe overlay");
+		remedy(add(probe, THAW_FINDING_MISSING, "overlay", "%s", trial->why),
+		       "%s",
+		       knows_filesystem("overlay")
+			       ? "mounting is denied to us: see namespaces and containers' rules"
+			       : "modprobe overlay");
 	else if (failed < THAW_TRIAL_OVERLAY)
-		remedy(add(probe, THAW_FINDING_MISSING, "overlay", "could not be tried: %s", trial->why),
+		remedy(add(probe, THAW_FINDING_MISSING, "overlay",
+			   "could not be tried: %s", trial->why),
 		       "see above");
 	else if (failed == THAW_TRIAL_OVERLAY_FUSE)
 		remedy(add(probe, THAW_FINDING_MISSING, "overlay", "%s", trial->why),
@@ -301,8 +316,9 @@ static void look_at_overlay(struct thaw_probing *probing, struct thaw_probe *pro
 		add(probe, THAW_FINDING_OK, "overlay", "was mounted over a FUSE mount%s",
 		    probing->may_mount ? "" : " in a user namespace");
 	if (failed == THAW_TRIAL_SCRATCH)
-		remedy(add(probe, THAW_FINDING_WARN, "scratch", "no writable views in %.200s: %s",
-			   probing->state.path, trial->why),
+		remedy(add(probe, THAW_FINDING_WARN, "scratch",
+			   "no writable views in %.200s: %s", probing->state.path,
+			   trial->why),
 		       "set THAW_STATE_DIR to a directory on a local file system that is no overlay");
 	else if (failed == THAW_TRIAL_DONE && probing->state.path)
 		add(probe, THAW_FINDING_OK, "scratch", "writable views work in %.200s",
@@ -315,7 +331,8 @@ static void look_at_cgroups(struct thaw_probe *probe)
 {
 	char controllers[512];
 
-	if (!read_text("/sys/fs/cgroup/cgroup.controllers", controllers, sizeof(controllers))) {
+	if (!read_text("/sys/fs/cgroup/cgroup.controllers", controllers,
+		       sizeof(controllers))) {
 		remedy(add(probe, THAW_FINDING_WARN, "cgroup",
 			   "no cgroup version 2 at /sys/fs/cgroup: memory pressure of a session is not "
 			   "seen"),
@@ -323,7 +340,8 @@ static void look_at_cgroups(struct thaw_probe *probe)
 		return;
 	}
 	if (has_word(controllers, "memory"))
-		add(probe, THAW_FINDING_OK, "cgroup", "version 2, with the memory controller");
+		add(probe, THAW_FINDING_OK, "cgroup",
+		    "version 2, with the memory controller");
 	else
 		remedy(add(probe, THAW_FINDING_WARN, "cgroup",
 			   "version 2, but without the memory controller: memory pressure of a session "
@@ -339,23 +357,26 @@ static void look_at_places(struct thaw_probing *probing, struct thaw_probe *prob
 	struct thaw_place place;
 
 	if (thaw_runtime_place(&err, &place) < 0) {
-		remedy(add(probe, THAW_FINDING_MISSING, "run-time directory", "%.300s", err.text),
+		remedy(add(probe, THAW_FINDING_MISSING, "run-time directory", "%.300s",
+			   err.text),
 		       "set THAW_RUNTIME_DIR to a directory of your own");
 	} else {
-		add(probe, THAW_FINDING_OK, "run-time directory", "%.200s (%s)", place.path, place.rule);
+		add(probe, THAW_FINDING_OK, "run-time directory", "%.200s (%s)",
+		    place.path, place.rule);
 		free(place.path);
 	}
 	if (!probing->state.path)
-		remedy(add(probe, THAW_FINDING_MISSING, "state directory", "%s", probing->state.why),
+		remedy(add(probe, THAW_FINDING_MISSING, "state directory", "%s",
+			   probing->state.why),
 		       "set THAW_STATE_DIR to a directory of your own");
 	else if (probing->state.fallback)
 		remedy(add(probe, THAW_FINDING_WARN, "state directory",
-			   "%.160s, which ends with the boot (%.160s)", probing->state.path,
-			   probing->state.why),
+			   "%.160s, which ends with the boot (%.160s)",
+			   probing->state.path, probing->state.why),
 		       "set THAW_STATE_DIR to a directory that stays");
 	else
-		add(probe, THAW_FINDING_OK, "state directory", "%.200s (%s)", probing->state.path,
-		    probing->state.rule);
+		add(probe, THAW_FINDING_OK, "state directory", "%.200s (%s)",
+		    probing->state.path, probing->state.rule);
 }
 
 static void look_at_service(struct thaw_probe *probe)
@@ -435,14 +456,16 @@ static void look_at_leftovers(struct thaw_probe *probe)
 			alive++;
 		} else if (dead++ < 5) {
 			struct thaw_finding *finding =
-				add(probe, THAW_FINDING_WARN, "leftover", "%.200s: %s", entry->path,
-				    error == ENOTCONN ? "its worker is gone" : "does not answer");
+				add(probe, THAW_FINDING_WARN, "leftover", "%.200s: %s",
+				    entry->path,
+				    error == ENOTCONN ? "its worker is gone"
+						      : "does not answer");
 			remedy(finding, "thaw umount --lazy %.200s", entry->path);
 		}
 	}
 	if (dead == 0)
-		add(probe, THAW_FINDING_OK, "mounts", "%u image%s mounted, none dead", alive,
-		    alive == 1 ? "" : "s");
+		add(probe, THAW_FINDING_OK, "mounts", "%u image%s mounted, none dead",
+		    alive, alive == 1 ? "" : "s");
 	thaw_mount_table_deinit(&table);
 }
 

@@ -16,7 +16,8 @@ struct thaw_probing {
 };
 void thaw_probing_init(struct thaw_probing *probing);
 void thaw_probing_deinit(struct thaw_probing *probing);
-const struct thaw_trial *thaw_probing_trial(struct thaw_probing *probing, bool user_namespace);
+const struct thaw_trial *thaw_probing_trial(struct thaw_probing *probing,
+					    bool user_namespace);
 bool thaw_trial_good(const struct thaw_trial *trial);
 /* all: go on after the first that works. */
 void thaw_probing_ways(struct thaw_probing *probing, unsigned ways, bool all,

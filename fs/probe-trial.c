@@ -35,7 +35,8 @@
 
 bool thaw_trial_may_mount(void)
 {
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_header_struct header = { .version =
+							   _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[2] = { 0 };
 
 	if (syscall(SYS_capget, &header, data) < 0)
@@ -127,16 +128,17 @@ struct child {
 	char base[16]; /* where the tmpfs is */
 };
 
-static bool step(struct child *child, enum thaw_trial_step which, bool works, const char *what)
+static bool step(struct child *child, enum thaw_trial_step which, bool works,
+		 const char *what)
 {
 	if (works)
 		return true;
 	child->trial.failed = which;
 	/* unshare(2) says ENOSPC for a limit. */
 	(void)snprintf(child->trial.why, sizeof(child->trial.why), "%s: %s", what,
-		       errno == ENOSPC && which <= THAW_TRIAL_MOUNT_NAMESPACE ?
-			       "the limit is reached" :
-			       strerror(errno));
+		       errno == ENOSPC && which <= THAW_TRIAL_MOUNT_NAMESPACE
+			       ? "the limit is reached"
+			       : strerror(errno));
 	return false;
 }
 
@@ -157,9 +159,11 @@ static bool enter_user_namespace(struct child *child)
 	if (!step(child, THAW_TRIAL_USER_NAMESPACE, unshare(CLONE_NEWUSER) == 0,
 		  "no user namespace can be made"))
 		return false;
-	(void)write_text("/proc/self/setgroups", "deny"); /* before the group map, where it exists */
+	(void)write_text("/proc/self/setgroups",
+			 "deny"); /* before the group map, where it exists */
 	return step(child, THAW_TRIAL_USER_NAMESPACE,
-		    write_text("/proc/self/uid_map", uids) && write_text("/proc/self/gid_map", gids),
+		    write_text("/proc/self/uid_map", uids) &&
+			    write_text("/proc/self/gid_map", gids),
 		    "the user namespace cannot be set up");
 }
 
@@ -175,7 +179,8 @@ static bool enter_mount_namespace(struct child *child)
 
 static bool mount_tmpfs(struct child *child)
 {
-	static const char *const places[] = { "/tmp", "/var/tmp", "/run", "/mnt", "/home" };
+	static const char *const places[] = { "/tmp", "/var/tmp", "/run", "/mnt",
+					      "/home" };
 	static const char *const directories[] = { "fuse", "a", "b", "view" };
 	bool mounted = false;
 	char path[64];
@@ -191,7 +196,8 @@ static bool mount_tmpfs(struct child *child)
 		return false;
 	for (unsigned i = 0; i < sizeof(directories) / sizeof(directories[0]); i++) {
 		(void)snprintf(path, sizeof(path), "%s/%s", child->base, directories[i]);
-		if (!step(child, THAW_TRIAL_TMPFS, mkdir(path, 0755) == 0, "a tmpfs cannot be used"))
+		if (!step(child, THAW_TRIAL_TMPFS, mkdir(path, 0755) == 0,
+			  "a tmpfs cannot be used"))
 			return false;
 	}
 	return true;
@@ -207,11 +213,11 @@ static bool mount_fuse(struct child *child)
 		return false;
 	(void)snprintf(path, sizeof(path), "%s/fuse", child->base);
 	(void)snprintf(options, sizeof(options),
-		       "fd=%d,rootmode=40000,user_id=%u,group_id=%u,allow_other", child->fuse,
-		       (unsigned)getuid(), (unsigned)getgid());
+		       "fd=%d,rootmode=40000,user_id=%u,group_id=%u,allow_other",
+		       child->fuse, (unsigned)getuid(), (unsigned)getgid());
 	if (!step(child, THAW_TRIAL_FUSE,
-		  mount("thaw-probe", path, "fuse.thaw-probe", MS_RDONLY | MS_NOSUID | MS_NODEV,
-			options) == 0,
+		  mount("thaw-probe", path, "fuse.thaw-probe",
+			MS_RDONLY | MS_NOSUID | MS_NODEV, options) == 0,
 		  "FUSE cannot be mounted"))
 		return false;
 	child->server = fork();
@@ -225,8 +231,8 @@ static bool mount_fuse(struct child *child)
 		    "a FUSE mount does not answer");
 }
 
-static bool mount_overlay(struct child *child, enum thaw_trial_step which, const char *lower,
-			  const char *what)
+static bool mount_overlay(struct child *child, enum thaw_trial_step which,
+			  const char *lower, const char *what)
 {
 	const char *userxattr = child->options->user_namespace ? ",userxattr" : "";
 	char path[64], data[256];
@@ -236,15 +242,17 @@ static bool mount_overlay(struct child *child, enum thaw_trial_step which, const
 
 	(void)snprintf(path, sizeof(path), "%s/view", base);
 	if (which == THAW_TRIAL_SCRATCH)
-		(void)snprintf(data, sizeof(data),
-			       "lowerdir=%s/%s,upperdir=/proc/self/fd/%d/upper,workdir=/proc/self/fd/%d/work%s",
-			       base, lower, child->scratch, child->scratch, userxattr);
+		(void)snprintf(
+			data, sizeof(data),
+			"lowerdir=%s/%s,upperdir=/proc/self/fd/%d/upper,workdir=/proc/self/fd/%d/work%s",
+			base, lower, child->scratch, child->scratch, userxattr);
 	else
-		(void)snprintf(data, sizeof(data), "lowerdir=%s/%s:%s/b%s", base, lower, base,
-			       userxattr);
+		(void)snprintf(data, sizeof(data), "lowerdir=%s/%s:%s/b%s", base, lower,
+			       base, userxattr);
 	if (which != THAW_TRIAL_SCRATCH)
 		flags |= MS_RDONLY;
-	if (!step(child, which, mount("thaw-probe", path, "overlay", flags, data) == 0, what))
+	if (!step(child, which, mount("thaw-probe", path, "overlay", flags, data) == 0,
+		  what))
 		return false;
 	if (which == THAW_TRIAL_SCRATCH) {
 		(void)snprintf(data, sizeof(data), "%s/view/made", base);
@@ -252,7 +260,8 @@ static bool mount_overlay(struct child *child, enum thaw_trial_step which, const
 			  "a scratch layer cannot be written"))
 			return false;
 	}
-	return step(child, which, stat(path, &st) == 0 && umount2(path, MNT_DETACH) == 0, what);
+	return step(child, which, stat(path, &st) == 0 && umount2(path, MNT_DETACH) == 0,
+		    what);
 }
 
 static void try_all(struct child *child)
@@ -263,7 +272,8 @@ static void try_all(struct child *child)
 	if (!enter_mount_namespace(child))
 		return;
 	if (child->options->scratch)
-		child->scratch = open(child->options->scratch, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		child->scratch = open(child->options->scratch,
+				      O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (!mount_tmpfs(child))
 		return;
 	/* Without FUSE, too: what the overlay says is worth knowing anyway. */
@@ -277,17 +287,19 @@ static void try_all(struct child *child)
 				    "overlayfs takes no scratch layer there");
 }
 
-static void __attribute__((noreturn)) run_child(const struct thaw_trial_options *options, int pipe,
-						pid_t parent)
+static void __attribute__((noreturn))
+run_child(const struct thaw_trial_options *options, int pipe, pid_t parent)
 {
-	struct child child = { .options = options, .scratch = -1, .fuse = -1, .server = -1 };
+	struct child child = {
+		.options = options, .scratch = -1, .fuse = -1, .server = -1
+	};
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* cannot fail */
 	if (getppid() != parent)
 		_exit(1);
 	try_all(&child);
 	if (child.server > 0) {
-		(void)kill(child.server, SIGKILL); /* ours, and not waited for yet */
+		(void)kill(child.server, SIGKILL);    /* ours, and not waited for yet */
 		(void)waitpid(child.server, NULL, 0); /* nobody else's to reap */
 	}
 	_exit(write_all(pipe, &child.trial, sizeof(child.trial)) < 0);
@@ -306,7 +318,8 @@ static bool wait_readable(int fd)
 	return r > 0;
 }
 
-void thaw_trial_run(const struct thaw_trial_options *options, struct thaw_trial *ret_trial)
+void thaw_trial_run(const struct thaw_trial_options *options,
+		    struct thaw_trial *ret_trial)
 {
 	struct thaw_trial trial = { .failed = THAW_TRIAL_START };
 	pid_t parent = getpid(), pid = -1;
@@ -324,15 +337,17 @@ void thaw_trial_run(const struct thaw_trial_options *options, struct thaw_trial 
 			(void)safe_close(pipes[0]);
 	}
 	if (pid < 0) {
-		(void)snprintf(ret_trial->why, sizeof(ret_trial->why), "no process can be started: %s",
-			       strerror(errno));
+		(void)snprintf(ret_trial->why, sizeof(ret_trial->why),
+			       "no process can be started: %s", strerror(errno));
 		return;
 	}
-	if (wait_readable(pipes[0]) && read(pipes[0], &trial, sizeof(trial)) == sizeof(trial)) {
+	if (wait_readable(pipes[0]) &&
+	    read(pipes[0], &trial, sizeof(trial)) == sizeof(trial)) {
 		*ret_trial = trial;
 		ret_trial->why[sizeof(ret_trial->why) - 1] = '\0';
 	} else {
-		(void)snprintf(ret_trial->why, sizeof(ret_trial->why), "the trial hung or was killed");
+		(void)snprintf(ret_trial->why, sizeof(ret_trial->why),
+			       "the trial hung or was killed");
 		(void)kill(pid, SIGKILL); /* ours, and not waited for yet */
 	}
 	(void)safe_close(pipes[0]);

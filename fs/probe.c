@@ -27,7 +27,8 @@ const char *thaw_way_name(enum thaw_way way)
 static int try_socket(const char *path)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	_cleanup_(closep) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	_cleanup_(closep) int fd = socket(AF_UNIX,
+					  SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	if (fd < 0)
 		return -errno;
@@ -35,7 +36,8 @@ static int try_socket(const char *path)
 		return -ENAMETOOLONG;
 	strcpy(address.sun_path, path); /* fits */
 	/* EAGAIN: it is there, and busy. */
-	if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 || errno == EAGAIN)
+	if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 ||
+	    errno == EAGAIN)
 		return 0;
 	return -errno;
 }
@@ -62,11 +64,13 @@ bool thaw_probe_service(char *ret_text, size_t size)
 	}
 	r = path ? try_socket(path) : -ENOMEM;
 	if (r < 0)
-		(void)snprintf(ret_text, size, "%s: %s", path ? path : "socket", strerror(-r));
+		(void)snprintf(ret_text, size, "%s: %s", path ? path : "socket",
+			       strerror(-r));
 	else
 		(void)snprintf(ret_text, size, "answers at %s", path);
 	/* Root's service is for everybody, unless another was named. */
-	if (r == 0 || (named && *named) || getenv("THAW_RUNTIME_DIR") || try_socket(system_wide) < 0)
+	if (r == 0 || (named && *named) || getenv("THAW_RUNTIME_DIR") ||
+	    try_socket(system_wide) < 0)
 		return r == 0;
 	(void)snprintf(ret_text, size, "answers at %s", system_wide);
 	return true;
@@ -80,7 +84,8 @@ static void run_trial(struct thaw_probing *probing, bool user_namespace)
 	char scratch[4096] = "", path[4200];
 
 	if (probing->with_scratch && probing->state.path) {
-		(void)snprintf(scratch, sizeof(scratch), "%s/.probe-XXXXXX", probing->state.path);
+		(void)snprintf(scratch, sizeof(scratch), "%s/.probe-XXXXXX",
+			       probing->state.path);
 		if (!mkdtemp(scratch))
 			scratch[0] = '\0';
 	}
@@ -94,7 +99,8 @@ static void run_trial(struct thaw_probing *probing, bool user_namespace)
 	thaw_trial_run(&options, &probing->trials[user_namespace]);
 	probing->tried[user_namespace] = true;
 	if (scratch[0]) {
-		static const char *const made[] = { "work/work", "work", "upper/made", "upper" };
+		static const char *const made[] = { "work/work", "work", "upper/made",
+						    "upper" };
 
 		for (unsigned i = 0; i < sizeof(made) / sizeof(made[0]); i++) {
 			(void)snprintf(path, sizeof(path), "%s/%s", scratch, made[i]);
@@ -104,7 +110,8 @@ static void run_trial(struct thaw_probing *probing, bool user_namespace)
 	}
 }
 
-const struct thaw_trial *thaw_probing_trial(struct thaw_probing *probing, bool user_namespace)
+const struct thaw_trial *thaw_probing_trial(struct thaw_probing *probing,
+					    bool user_namespace)
 {
 	if (!probing->tried[user_namespace])
 		run_trial(probing, user_namespace);
@@ -124,7 +131,8 @@ void thaw_probing_init(struct thaw_probing *probing)
 	*probing = (struct thaw_probing){ .may_mount = thaw_trial_may_mount() };
 	if (thaw_state_place(&err, &probing->state) < 0) {
 		probing->state = (struct thaw_place){ 0 };
-		(void)snprintf(probing->state.why, sizeof(probing->state.why), "%.255s", err.text);
+		(void)snprintf(probing->state.why, sizeof(probing->state.why), "%.255s",
+			       err.text);
 	}
 }
 
@@ -143,7 +151,8 @@ static bool shared_works(struct thaw_probing *probing, char *why_not, size_t siz
 	if (thaw_probe_service(service, sizeof(service)))
 		return true;
 	if (!probing->may_mount) {
-		(void)snprintf(why_not, size, "no node service (%s), and no right to mount as one",
+		(void)snprintf(why_not, size,
+			       "no node service (%s), and no right to mount as one",
 			       service);
 		return false;
 	}
@@ -175,9 +184,9 @@ static bool extracted_works(struct thaw_probing *probing, char *why_not, size_t 
 void thaw_probing_ways(struct thaw_probing *probing, unsigned ways, bool all,
 		       struct thaw_way_report *ret_report)
 {
-	static bool (*const works[])(struct thaw_probing *, char *, size_t) = {
-		shared_works, private_works, extracted_works
-	};
+	static bool (*const works[])(struct thaw_probing *, char *,
+				     size_t) = { shared_works, private_works,
+						 extracted_works };
 
 	*ret_report = (struct thaw_way_report){ .way = THAW_WAY_NONE };
 	for (unsigned i = 0; i < THAW_WAYS; i++) {
@@ -189,7 +198,8 @@ void thaw_probing_ways(struct thaw_probing *probing, unsigned ways, bool all,
 			if (ret_report->way == THAW_WAY_NONE)
 				ret_report->way = (enum thaw_way)i;
 		} else if (why_not[0] == '\0') {
-			(void)snprintf(why_not, sizeof(ret_report->why_not[i]), "does not work");
+			(void)snprintf(why_not, sizeof(ret_report->why_not[i]),
+				       "does not work");
 		}
 	}
 }

@@ -32,7 +32,8 @@ static void candidates_deinit(struct candidates *candidates)
 		free(candidates->list[i].path);
 }
 
-static int add(struct candidates *to, const char *rule, const char *base, const char *rest)
+static int add(struct candidates *to, const char *rule, const char *base,
+	       const char *rest)
 {
 	struct candidate *candidate = &to->list[to->count];
 
@@ -52,7 +53,8 @@ static int add_own_variable(struct candidates *to, const char *name, const char 
 	if (!value || !*value)
 		return THAW_NOT_FOUND;
 	if (value[0] != '/')
-		return thaw_refused(err, "%s: \"%.300s\" is no absolute path", rule, value);
+		return thaw_refused(err, "%s: \"%.300s\" is no absolute path", rule,
+				    value);
 	if (add(to, rule, value, "") < 0)
 		return thaw_oom(err);
 	to->list[0].only = true;
@@ -111,8 +113,8 @@ static void make_parents(const struct candidate *candidate)
 {
 	_cleanup_(freep) char *copy = strdup(candidate->path);
 
-	for (char *slash = copy ? strchr(copy + candidate->parents + 1, '/') : NULL; slash;
-	     slash = strchr(slash + 1, '/')) {
+	for (char *slash = copy ? strchr(copy + candidate->parents + 1, '/') : NULL;
+	     slash; slash = strchr(slash + 1, '/')) {
 		*slash = '\0';
 		(void)mkdir(copy, geteuid() == 0 ? 0755 : 0700);
 		*slash = '/';
@@ -131,7 +133,8 @@ static int make(const char *path, struct thaw_error *err)
 	if (lstat(path, &st) < 0)
 		return thaw_io(err, -errno, "\"%.300s\"", path);
 	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022))
-		return thaw_refused(err, "\"%.300s\": is not a directory of our own", path);
+		return thaw_refused(err, "\"%.300s\": is not a directory of our own",
+				    path);
 	return 0;
 }
 
@@ -170,7 +173,8 @@ static int choose(struct candidates *candidates, struct thaw_error *err,
 			return r;
 		}
 		if (ret_place->why[0] == '\0')
-			(void)snprintf(ret_place->why, sizeof(ret_place->why), "%.255s", why.text);
+			(void)snprintf(ret_place->why, sizeof(ret_place->why), "%.255s",
+				       why.text);
 	}
 	return THAW_NOT_FOUND;
 }
@@ -184,13 +188,15 @@ int thaw_runtime_place(struct thaw_error *err, struct thaw_place *ret_place)
 	if (r == 0)
 		r = choose(&candidates, err, &place);
 	if (r == THAW_NOT_FOUND) {
-		(void)thaw_io(err, 0, "no run-time directory: %s", place.why); /* has the cause */
+		(void)thaw_io(err, 0, "no run-time directory: %s",
+			      place.why); /* has the cause */
 		return -EROFS;
 	}
 	if (r < 0)
 		return r;
 	if (strpbrk(place.path, ":,\\")) {
-		r = thaw_refused(err, "\"%.300s\": overlayfs needs a path without : , and \\",
+		r = thaw_refused(err,
+				 "\"%.300s\": overlayfs needs a path without : , and \\",
 				 place.path);
 		free(place.path);
 		return r;

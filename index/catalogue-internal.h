@@ -21,8 +21,8 @@ enum thaw_table {
 	THAW_TABLE_TRACES = 't',
 };
 
-#define THAW_KEY_MAX	    511u /* LMDB's own limit, the table included */
-#define THAW_RECORD_VERSION 1u
+#define THAW_KEY_MAX		511u /* LMDB's own limit, the table included */
+#define THAW_RECORD_VERSION	1u
 /* u32 version, u32 length of the payload, the first 16 bytes of a SHA-256. */
 #define THAW_RECORD_HEADER	24u
 #define THAW_RECORD_OFF_LENGTH	4u
@@ -44,9 +44,9 @@ _must_check_ int thaw_record_decode(const void *key, size_t key_len, const void 
 
 /* A trace's payload: u64 time of storing, u8 and the workload's name, then entries. */
 _must_check_ int thaw_learned_encode(int64_t now, const char *workload,
-				     const struct thaw_learned_entry *entries, size_t count,
-				     struct thaw_error *err, uint8_t **ret_payload,
-				     size_t *ret_len);
+				     const struct thaw_learned_entry *entries,
+				     size_t count, struct thaw_error *err,
+				     uint8_t **ret_payload, size_t *ret_len);
 /* payload is taken over on success: entries point into it. -EBADMSG, -ENOMEM. */
 _must_check_ int thaw_learned_decode(uint8_t *payload, size_t len, const char *workload,
 				     struct thaw_learned *ret_learned);
@@ -114,8 +114,9 @@ struct thaw_store_rows {
 	unsigned dropped; /* damaged, and gone now */
 };
 /* head: copy at most this much of each payload. */
-_must_check_ int thaw_store_rows(struct thaw_store *store, enum thaw_table table, size_t head,
-				 struct thaw_error *err, struct thaw_store_rows *ret_rows);
+_must_check_ int thaw_store_rows(struct thaw_store *store, enum thaw_table table,
+				 size_t head, struct thaw_error *err,
+				 struct thaw_store_rows *ret_rows);
 void thaw_store_rows_deinit(struct thaw_store_rows *rows);
 
 /* -- salvage -- */

@@ -59,8 +59,8 @@ int thaw_record_encode(const void *key, size_t key_len, const void *payload, siz
 	return 0;
 }
 
-int thaw_record_decode(const void *key, size_t key_len, const void *record, size_t record_len,
-		       const uint8_t **ret_payload, size_t *ret_len)
+int thaw_record_decode(const void *key, size_t key_len, const void *record,
+		       size_t record_len, const uint8_t **ret_payload, size_t *ret_len)
 {
 	const uint8_t *bytes = record;
 	uint8_t sum[32];
@@ -103,7 +103,8 @@ int thaw_learned_encode(int64_t now, const char *workload,
 
 	for (size_t i = 0; i < count; i++) {
 		if (!entry_valid(&entries[i]))
-			return thaw_limit(err, "entry %zu of a trace is out of bounds", i);
+			return thaw_limit(err, "entry %zu of a trace is out of bounds",
+					  i);
 		len += ENTRY_HEADER + entries[i].path_len + entries[i].name_len;
 		if (len > THAW_CATALOGUE_TRACE_MAX)
 			return thaw_limit(err, "a trace is larger than %u MiB",
@@ -138,7 +139,8 @@ int thaw_learned_encode(int64_t now, const char *workload,
 }
 
 /* Walk the entries; with out, fill it in. The number of entries, or -EBADMSG. */
-static ssize_t walk_entries(const uint8_t *at, size_t left, struct thaw_learned_entry *out)
+static ssize_t walk_entries(const uint8_t *at, size_t left,
+			    struct thaw_learned_entry *out)
 {
 	ssize_t count = 0;
 
@@ -295,15 +297,16 @@ static int integer_from_json(const json_t *object, const char *key, int64_t *ret
 json_t *thaw_catalogue_image_json(const struct thaw_catalogue_image *image)
 {
 	/* "o" takes the reference, and fails for NULL: nothing leaks either way. */
-	return json_pack("{s:o,s:o,s:o,s:o,s:o,s:I,s:I,s:I}", "name", string_json(image->name),
-			 "path", string_json(image->path), "kind", string_json(image->kind),
-			 "python", string_json(image->python), "index",
-			 digest_json(image->index_digest), "size", (json_int_t)image->size,
-			 "mtime_ns", (json_int_t)image->mtime_ns, "used",
-			 (json_int_t)image->used);
+	return json_pack(
+		"{s:o,s:o,s:o,s:o,s:o,s:I,s:I,s:I}", "name", string_json(image->name),
+		"path", string_json(image->path), "kind", string_json(image->kind),
+		"python", string_json(image->python), "index",
+		digest_json(image->index_digest), "size", (json_int_t)image->size,
+		"mtime_ns", (json_int_t)image->mtime_ns, "used", (json_int_t)image->used);
 }
 
-int thaw_catalogue_image_from_json(const json_t *json, const uint8_t identity[THAW_DIGEST_SIZE],
+int thaw_catalogue_image_from_json(const json_t *json,
+				   const uint8_t identity[THAW_DIGEST_SIZE],
 				   struct thaw_catalogue_image *ret_image)
 {
 	struct thaw_catalogue_image image = { 0 };
@@ -347,7 +350,8 @@ json_t *thaw_catalogue_source_json(const struct thaw_catalogue_source *source,
 			 digest_json(identity));
 }
 
-int thaw_catalogue_source_from_json(const json_t *json, char **ret_path, char **ret_options,
+int thaw_catalogue_source_from_json(const json_t *json, char **ret_path,
+				    char **ret_options,
 				    struct thaw_catalogue_source *ret_source,
 				    uint8_t ret_identity[THAW_DIGEST_SIZE])
 {

@@ -91,8 +91,8 @@ static void __attribute__((noreturn)) read_all(const char *path, int pipe)
 		if (key.mv_size == 0 || key.mv_size > THAW_KEY_MAX ||
 		    value.mv_size > THAW_RECORD_MAX)
 			continue; /* the count at the end tells */
-		hand_over(pipe, (uint32_t)key.mv_size, (uint32_t)value.mv_size, key.mv_data,
-			  value.mv_data);
+		hand_over(pipe, (uint32_t)key.mv_size, (uint32_t)value.mv_size,
+			  key.mv_data, value.mv_data);
 	}
 	if (rc != MDB_NOTFOUND || stat.ms_entries > UINT32_MAX)
 		_exit(1);
@@ -139,8 +139,8 @@ struct salvage {
 };
 
 /* What the child says, until it ends or says nonsense. *ret_seen of *ret_said records. */
-static int receive(struct salvage *s, thaw_salvage_fn *fn, void *userdata, uint64_t *ret_seen,
-		   uint64_t *ret_said)
+static int receive(struct salvage *s, thaw_salvage_fn *fn, void *userdata,
+		   uint64_t *ret_seen, uint64_t *ret_said)
 {
 	uint8_t header[FRAME_HEADER];
 	uint32_t key_len, len;
@@ -173,17 +173,19 @@ static int receive(struct salvage *s, thaw_salvage_fn *fn, void *userdata, uint6
 
 static void explain(int r, int status, struct thaw_salvage_result *result)
 {
-	const char *signal_name = WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : NULL;
+	const char *signal_name = WIFSIGNALED(status) ? strsignal(WTERMSIG(status))
+						      : NULL;
 
 	if (r == -ETIMEDOUT)
 		(void)snprintf(result->why, sizeof(result->why), "reading it hung");
 	else if (r == -ELOOP)
 		(void)snprintf(result->why, sizeof(result->why), "it runs in circles");
 	else if (signal_name)
-		(void)snprintf(result->why, sizeof(result->why), "reading it crashed (%s)",
-			       signal_name);
+		(void)snprintf(result->why, sizeof(result->why),
+			       "reading it crashed (%s)", signal_name);
 	else
-		(void)snprintf(result->why, sizeof(result->why), "it cannot be read to its end");
+		(void)snprintf(result->why, sizeof(result->why),
+			       "it cannot be read to its end");
 }
 
 static int wait_for(pid_t pid)
@@ -196,11 +198,12 @@ static int wait_for(pid_t pid)
 	return status;
 }
 
-int thaw_salvage(const char *path, size_t file_size, unsigned timeout_ms, thaw_salvage_fn *fn,
-		 void *userdata, struct thaw_error *err,
+int thaw_salvage(const char *path, size_t file_size, unsigned timeout_ms,
+		 thaw_salvage_fn *fn, void *userdata, struct thaw_error *err,
 		 struct thaw_salvage_result *ret_result)
 {
-	struct salvage s = { .timeout_ms = timeout_ms, .records_max = file_size / RECORD_LEAST };
+	struct salvage s = { .timeout_ms = timeout_ms,
+			     .records_max = file_size / RECORD_LEAST };
 	uint64_t seen = 0, said = 0;
 	pid_t parent = getpid(), pid;
 	int pipes[2], status, r;
@@ -224,7 +227,9 @@ int thaw_salvage(const char *path, size_t file_size, unsigned timeout_ms, thaw_s
 	s.pipe = pipes[0];
 	r = receive(&s, fn, userdata, &seen, &said);
 	if (r != 0)
-		(void)kill(pid, SIGKILL); /* it may have ended; it is not reaped yet, so it is ours */
+		(void)kill(
+			pid,
+			SIGKILL); /* it may have ended; it is not reaped yet, so it is ours */
 	status = wait_for(pid);
 	(void)safe_close(pipes[0]);
 	free(s.buf);

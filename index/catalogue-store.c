@@ -27,10 +27,10 @@
 #include "util/growing.h"
 #include "util/write-all.h"
 
-#define SCHEMA "1"
-#define MAP_FIRST (1u << 20) /* doubled when full */
-#define TIMEOUT_MS 5000u
-#define REMOVAL_ROOM ((size_t)4 << 20)
+#define SCHEMA	      "1"
+#define MAP_FIRST     (1u << 20) /* doubled when full */
+#define TIMEOUT_MS    5000u
+#define REMOVAL_ROOM  ((size_t)4 << 20)
 /* How much is put into one transaction of a rebuild. */
 #define BATCH_RECORDS 512u
 #define BATCH_BYTES   (8u << 20)
@@ -54,17 +54,20 @@ static int store_error(const struct thaw_store *store, int rc, struct thaw_error
 	case MDB_NOTFOUND:
 		return THAW_NOT_FOUND;
 	case MDB_MAP_FULL:
-		return thaw_io(err, -ENOSPC, "the catalogue of %s has reached its bound of %zu MiB",
+		return thaw_io(err, -ENOSPC,
+			       "the catalogue of %s has reached its bound of %zu MiB",
 			       store->options.name, store->options.limit >> 20);
 	case MDB_BAD_VALSIZE:
 	case MDB_TXN_FULL:
-		return thaw_limit(err, "too much for the catalogue of %s", store->options.name);
+		return thaw_limit(err, "too much for the catalogue of %s",
+				  store->options.name);
 	case MDB_PANIC:
 		return thaw_io(err, -EIO, "the catalogue of %s cannot be written",
 			       store->options.name);
 	default:
 		if (rc > 0)
-			return thaw_io(err, -rc, "the catalogue of %s", store->options.name);
+			return thaw_io(err, -rc, "the catalogue of %s",
+				       store->options.name);
 		return thaw_damaged(err, "the catalogue of %s: %s", store->options.name,
 				    mdb_strerror(rc));
 	}
@@ -78,7 +81,8 @@ static unsigned env_flags(const struct thaw_store *store)
 }
 
 /* Open path, which must be sound, or empty, or missing. */
-static int env_open(struct thaw_store *store, const char *path, size_t map, struct thaw_error *err)
+static int env_open(struct thaw_store *store, const char *path, size_t map,
+		    struct thaw_error *err)
 {
 	MDB_txn *txn = NULL;
 	mdb_filehandle_t fd;
@@ -154,15 +158,17 @@ static int prepare(const struct thaw_store_change *change, struct prepared *ret,
 	ret->key_len = change->key_len + 1;
 	if (r < 0 || !change->payload)
 		return r;
-	r = thaw_record_encode(ret->key, ret->key_len, change->payload, change->len, &ret->record,
-			       &ret->len);
+	r = thaw_record_encode(ret->key, ret->key_len, change->payload, change->len,
+			       &ret->record, &ret->len);
 	if (r == -EFBIG)
-		return thaw_limit(err, "a record of the catalogue has %zu bytes", change->len);
+		return thaw_limit(err, "a record of the catalogue has %zu bytes",
+				  change->len);
 	return r < 0 ? thaw_oom(err) : 0;
 }
 
 /* LMDB's code. */
-static int try_changes(struct thaw_store *store, const struct prepared *changes, size_t count)
+static int try_changes(struct thaw_store *store, const struct prepared *changes,
+		       size_t count)
 {
 	MDB_txn *txn;
 	int rc;
@@ -176,8 +182,8 @@ static int try_changes(struct thaw_store *store, const struct prepared *changes,
 		MDB_val key = { changes[i].key_len, (void *)changes[i].key };
 		MDB_val value = { changes[i].len, changes[i].record };
 
-		rc = changes[i].record ? mdb_put(txn, store->dbi, &key, &value, 0) :
-					 mdb_del(txn, store->dbi, &key, NULL);
+		rc = changes[i].record ? mdb_put(txn, store->dbi, &key, &value, 0)
+				       : mdb_del(txn, store->dbi, &key, NULL);
 		if (rc == MDB_NOTFOUND && !changes[i].record)
 			rc = 0;
 	}
@@ -226,8 +232,8 @@ static int reopen(struct thaw_store *store)
 			map_size_for(store, (uint64_t)st.st_size), NULL);
 }
 
-static int make_changes(struct thaw_store *store, const struct prepared *changes, size_t count,
-			struct thaw_error *err)
+static int make_changes(struct thaw_store *store, const struct prepared *changes,
+			size_t count, struct thaw_error *err)
 {
 	bool removal = true, beyond = false;
 	int rc;
@@ -262,7 +268,8 @@ int thaw_store_change(struct thaw_store *store, const struct thaw_store_change *
 	for (size_t i = 0; r == 0 && i < count; i++)
 		r = prepare(&changes[i], &prepared[i], err);
 	if (r == 0) {
-		(void)pthread_mutex_lock(&store->lock); /* both cannot fail for this kind */
+		(void)pthread_mutex_lock(
+			&store->lock); /* both cannot fail for this kind */
 		r = make_changes(store, prepared, count, err);
 		(void)pthread_mutex_unlock(&store->lock);
 	}
@@ -285,7 +292,8 @@ static int copy_of(const uint8_t *data, size_t len, uint8_t **ret_copy)
 
 static int begin_reading(struct thaw_store *store, MDB_txn **ret_txn)
 {
-	int rc = store->env ? mdb_txn_begin(store->env, NULL, MDB_RDONLY, ret_txn) : MDB_PANIC;
+	int rc = store->env ? mdb_txn_begin(store->env, NULL, MDB_RDONLY, ret_txn)
+			    : MDB_PANIC;
 
 	if (rc == MDB_PANIC && reopen(store) == 0)
 		rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, ret_txn);
@@ -306,8 +314,8 @@ static int get_locked(struct thaw_store *store, MDB_val *key, struct thaw_error 
 		return r;
 	r = store_error(store, mdb_get(txn, store->dbi, key, &value), err);
 	if (r == 0) {
-		r = thaw_record_decode(key->mv_data, key->mv_size, value.mv_data, value.mv_size,
-				       &payload, ret_len);
+		r = thaw_record_decode(key->mv_data, key->mv_size, value.mv_data,
+				       value.mv_size, &payload, ret_len);
 		if (r == 0)
 			r = copy_of(payload, *ret_len, ret_payload);
 		if (r == -ENOMEM)
@@ -356,8 +364,8 @@ static int add_row(struct thaw_store_rows *rows, const MDB_val *key, const MDB_v
 	size_t len = 0;
 	int damaged, r;
 
-	damaged = thaw_record_decode(key->mv_data, key->mv_size, value->mv_data, value->mv_size,
-				     &payload, &len);
+	damaged = thaw_record_decode(key->mv_data, key->mv_size, value->mv_data,
+				     value->mv_size, &payload, &len);
 	if (damaged == -ENOMEM)
 		return -ENOMEM;
 	r = grow(&rows->rows, &rows->capacity, rows->count + 1, sizeof(*rows->rows));
@@ -454,8 +462,8 @@ int thaw_store_rows(struct thaw_store *store, enum thaw_table table, size_t head
 /* Somebody else's, a link, open to others: in our directory, but not to be believed. */
 static bool is_ours(const struct stat *st)
 {
-	return S_ISREG(st->st_mode) && st->st_uid == geteuid() && (st->st_mode & 077) == 0 &&
-	       st->st_nlink == 1;
+	return S_ISREG(st->st_mode) && st->st_uid == geteuid() &&
+	       (st->st_mode & 077) == 0 && st->st_nlink == 1;
 }
 
 static int file_digest(const char *path, char ret_hex[THAW_DIGEST_HEX])
@@ -475,7 +483,8 @@ static int file_digest(const char *path, char ret_hex[THAW_DIGEST_HEX])
 	if (r == 0)
 		r = thaw_digest_start(digest);
 	while (r == 0 && (n = read(fd, buf, 1u << 16)) != 0)
-		r = n < 0 ? (errno == EINTR ? 0 : -errno) : thaw_digest_add(digest, buf, (size_t)n);
+		r = n < 0 ? (errno == EINTR ? 0 : -errno)
+			  : thaw_digest_add(digest, buf, (size_t)n);
 	if (r == 0)
 		r = thaw_digest_end(digest, sum);
 	thaw_digest_free(digest);
@@ -517,7 +526,8 @@ static void write_marker(const struct thaw_store *store, const char text[MARKER_
 
 	for (unsigned attempt = 0; attempt < 2; attempt++) {
 		_cleanup_(closep) int fd = open(
-			store->clean, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+			store->clean,
+			O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
 
 		if (fd >= 0 && fstat(fd, &st) == 0 && is_ours(&st)) {
 			if (pwrite(fd, text, MARKER_SIZE, 0) == MARKER_SIZE &&
@@ -534,8 +544,8 @@ static void write_marker(const struct thaw_store *store, const char text[MARKER_
 static void say_why(struct thaw_catalogue_report *report, const char *why, int error)
 {
 	if (report->why[0] == '\0')
-		(void)snprintf(report->why, sizeof(report->why), "%.200s%s%s", why, error ? ": " : "",
-			       error ? strerror(-error) : "");
+		(void)snprintf(report->why, sizeof(report->why), "%.200s%s%s", why,
+			       error ? ": " : "", error ? strerror(-error) : "");
 }
 
 /* 0: locked. -EBUSY: another process has it. Else why nothing can be written there. */
@@ -545,11 +555,14 @@ static int take_lock(struct thaw_store *store, const char *path)
 	struct stat st;
 
 	for (unsigned attempt = 0;; attempt++) {
-		store->lock_fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC,
-				      0600);
-		if (store->lock_fd >= 0 && fstat(store->lock_fd, &st) == 0 && is_ours(&st))
+		store->lock_fd =
+			open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC,
+			     0600);
+		if (store->lock_fd >= 0 && fstat(store->lock_fd, &st) == 0 &&
+		    is_ours(&st))
 			break;
-		if (store->lock_fd < 0 && errno != ELOOP && errno != EISDIR && errno != EACCES)
+		if (store->lock_fd < 0 && errno != ELOOP && errno != EISDIR &&
+		    errno != EACCES)
 			return -errno;
 		store->lock_fd = safe_close(store->lock_fd);
 		if (attempt > 0 || unlink(path) < 0)
@@ -561,8 +574,8 @@ static int take_lock(struct thaw_store *store, const char *path)
 }
 
 /* Whether there is a file of ours to read; what is not ours is removed. */
-static bool look_at_file(const struct thaw_store *store, bool writable, uint64_t *ret_size,
-			 struct thaw_catalogue_report *report)
+static bool look_at_file(const struct thaw_store *store, bool writable,
+			 uint64_t *ret_size, struct thaw_catalogue_report *report)
 {
 	struct stat st;
 
@@ -591,7 +604,8 @@ struct rebuild {
 
 static int flush_batch(struct rebuild *rebuild)
 {
-	int r = make_changes(rebuild->store, rebuild->batch, rebuild->count, rebuild->err);
+	int r = make_changes(rebuild->store, rebuild->batch, rebuild->count,
+			     rebuild->err);
 
 	for (size_t i = 0; i < rebuild->count; i++)
 		free(rebuild->batch[i].record);
@@ -600,8 +614,8 @@ static int flush_batch(struct rebuild *rebuild)
 }
 
 /* A record from the child: kept when it is whole and one of ours. */
-static int take_over(void *userdata, const uint8_t *key, size_t key_len, const uint8_t *record,
-		     size_t len)
+static int take_over(void *userdata, const uint8_t *key, size_t key_len,
+		     const uint8_t *record, size_t len)
 {
 	struct rebuild *rebuild = userdata;
 	struct prepared *next = &rebuild->batch[rebuild->count];
@@ -626,9 +640,9 @@ static int take_over(void *userdata, const uint8_t *key, size_t key_len, const u
 	rebuild->report->kept++;
 	rebuild->count++;
 	rebuild->bytes += len;
-	return rebuild->count == BATCH_RECORDS || rebuild->bytes > BATCH_BYTES ?
-		       flush_batch(rebuild) :
-		       0;
+	return rebuild->count == BATCH_RECORDS || rebuild->bytes > BATCH_BYTES
+		       ? flush_batch(rebuild)
+		       : 0;
 }
 
 static int write_schema(struct thaw_store *store, struct thaw_error *err)
@@ -644,7 +658,8 @@ static bool has_schema(struct thaw_store *store)
 	_cleanup_(freep) uint8_t *payload = NULL;
 	size_t len;
 
-	return thaw_store_get(store, THAW_TABLE_SCHEMA, "schema", 6, NULL, &payload, &len) == 0 &&
+	return thaw_store_get(store, THAW_TABLE_SCHEMA, "schema", 6, NULL, &payload,
+			      &len) == 0 &&
 	       len == sizeof(SCHEMA) - 1 && memcmp(payload, SCHEMA, len) == 0;
 }
 
@@ -660,8 +675,8 @@ static int copy_old(struct thaw_store *store, uint64_t old_size, struct thaw_err
 		return thaw_oom(err);
 	*rebuild = (struct rebuild){ .store = store, .report = report, .err = err };
 	report->kept = report->dropped = 0;
-	r = thaw_salvage(store->file, (size_t)old_size, store->options.timeout_ms, take_over,
-			 rebuild, err, &result);
+	r = thaw_salvage(store->file, (size_t)old_size, store->options.timeout_ms,
+			 take_over, rebuild, err, &result);
 	if (r == 0)
 		r = flush_batch(rebuild);
 	for (size_t i = 0; i < rebuild->count; i++)
@@ -684,12 +699,14 @@ static void sync_directory(const char *path)
 	_cleanup_(closep) int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (fd >= 0)
-		(void)fsync(fd); /* failing, the old file or none is found: both are provided for */
+		(void)fsync(
+			fd); /* failing, the old file or none is found: both are provided for */
 }
 
 /* A new file at path, with what the old one has (have_old); then it is open. */
-static int build_at(struct thaw_store *store, const char *path, bool have_old, uint64_t old_size,
-		    struct thaw_error *err, struct thaw_catalogue_report *report)
+static int build_at(struct thaw_store *store, const char *path, bool have_old,
+		    uint64_t old_size, struct thaw_error *err,
+		    struct thaw_catalogue_report *report)
 {
 	int r;
 
@@ -822,7 +839,8 @@ static int open_on_disk(struct thaw_store *store, struct thaw_error *err,
 }
 
 int thaw_store_open(const struct thaw_store_options *options, struct thaw_error *err,
-		    struct thaw_catalogue_report *ret_report, struct thaw_store **ret_store)
+		    struct thaw_catalogue_report *ret_report,
+		    struct thaw_store **ret_store)
 {
 	struct thaw_store *store = calloc(1, sizeof(*store));
 	int r;

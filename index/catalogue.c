@@ -35,8 +35,9 @@ const char *thaw_catalogue_state_name(enum thaw_catalogue_state state)
 	return "unknown";
 }
 
-static int open_images(const struct thaw_catalogue_options *options, struct thaw_error *err,
-		       struct thaw_catalogue_report *ret_report, struct thaw_store **ret_store)
+static int open_images(const struct thaw_catalogue_options *options,
+		       struct thaw_error *err, struct thaw_catalogue_report *ret_report,
+		       struct thaw_store **ret_store)
 {
 	struct thaw_store_options store = {
 		.directory = options->images,
@@ -58,12 +59,13 @@ static int open_images(const struct thaw_catalogue_options *options, struct thaw
 	store.directory = NULL;
 	r = thaw_store_open(&store, err, ret_report, ret_store);
 	if (r == 0)
-		(void)snprintf(ret_report->why, sizeof(ret_report->why), "%.200s", busy.text);
+		(void)snprintf(ret_report->why, sizeof(ret_report->why), "%.200s",
+			       busy.text);
 	return r;
 }
 
-int thaw_catalogue_open(const struct thaw_catalogue_options *options, struct thaw_error *err,
-			struct thaw_catalogue_report *ret_leases,
+int thaw_catalogue_open(const struct thaw_catalogue_options *options,
+			struct thaw_error *err, struct thaw_catalogue_report *ret_leases,
 			struct thaw_catalogue_report *ret_images,
 			struct thaw_catalogue **ret_catalogue)
 {
@@ -104,14 +106,16 @@ struct thaw_catalogue *thaw_catalogue_close(struct thaw_catalogue *catalogue)
 static int put_json(struct thaw_store *store, enum thaw_table table, const void *key,
 		    size_t key_len, const json_t *json, struct thaw_error *err)
 {
-	_cleanup_(freep) char *text = json ? json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+	_cleanup_(freep) char *text =
+		json ? json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
 	struct thaw_store_change change = { table, key, key_len, text, 0 };
 
 	if (!text)
 		return thaw_oom(err);
 	change.len = strlen(text);
 	if (change.len > THAW_CATALOGUE_JSON_MAX)
-		return thaw_limit(err, "%zu bytes are too much for a record of the catalogue",
+		return thaw_limit(err,
+				  "%zu bytes are too much for a record of the catalogue",
 				  change.len);
 	return thaw_store_change(store, &change, 1, err);
 }
@@ -134,8 +138,10 @@ static int remove_key(struct thaw_store *store, enum thaw_table table, const voi
 static int drop(struct thaw_store *store, enum thaw_table table, const void *key,
 		size_t key_len, struct thaw_error *err)
 {
-	(void)remove_key(store, table, key, key_len, NULL); /* or it is dropped next time */
-	return thaw_damaged(err, "a record of the catalogue that makes no sense was dropped");
+	(void)remove_key(store, table, key, key_len,
+			 NULL); /* or it is dropped next time */
+	return thaw_damaged(err,
+			    "a record of the catalogue that makes no sense was dropped");
 }
 
 static int get_json(struct thaw_store *store, enum thaw_table table, const void *key,
@@ -158,8 +164,9 @@ static int check_id(const char *id, struct thaw_error *err)
 	size_t len = strlen(id);
 
 	if (len == 0 || len > THAW_LEASE_ID_MAX)
-		return thaw_limit(err, "the id of a lease has %zu bytes; 1 to %u are possible", len,
-				  THAW_LEASE_ID_MAX);
+		return thaw_limit(err,
+				  "the id of a lease has %zu bytes; 1 to %u are possible",
+				  len, THAW_LEASE_ID_MAX);
 	return 0;
 }
 
@@ -168,7 +175,9 @@ int thaw_catalogue_put_lease(struct thaw_catalogue *catalogue, const char *id,
 {
 	int r = check_id(id, err);
 
-	return r < 0 ? r : put_json(catalogue->leases, THAW_TABLE_LEASES, id, strlen(id), lease, err);
+	return r < 0 ? r
+		     : put_json(catalogue->leases, THAW_TABLE_LEASES, id, strlen(id),
+				lease, err);
 }
 
 int thaw_catalogue_get_lease(struct thaw_catalogue *catalogue, const char *id,
@@ -176,8 +185,9 @@ int thaw_catalogue_get_lease(struct thaw_catalogue *catalogue, const char *id,
 {
 	int r = check_id(id, err);
 
-	return r < 0 ? r :
-		       get_json(catalogue->leases, THAW_TABLE_LEASES, id, strlen(id), err, ret_lease);
+	return r < 0 ? r
+		     : get_json(catalogue->leases, THAW_TABLE_LEASES, id, strlen(id), err,
+				ret_lease);
 }
 
 int thaw_catalogue_remove_lease(struct thaw_catalogue *catalogue, const char *id,
@@ -185,11 +195,14 @@ int thaw_catalogue_remove_lease(struct thaw_catalogue *catalogue, const char *id
 {
 	int r = check_id(id, err);
 
-	return r < 0 ? r : remove_key(catalogue->leases, THAW_TABLE_LEASES, id, strlen(id), err);
+	return r < 0 ? r
+		     : remove_key(catalogue->leases, THAW_TABLE_LEASES, id, strlen(id),
+				  err);
 }
 
-int thaw_catalogue_each_lease(struct thaw_catalogue *catalogue, thaw_catalogue_lease_fn *fn,
-			      void *userdata, struct thaw_error *err, unsigned *ret_dropped)
+int thaw_catalogue_each_lease(struct thaw_catalogue *catalogue,
+			      thaw_catalogue_lease_fn *fn, void *userdata,
+			      struct thaw_error *err, unsigned *ret_dropped)
 {
 	struct thaw_store_rows rows = { 0 };
 	int r;
@@ -204,13 +217,14 @@ int thaw_catalogue_each_lease(struct thaw_catalogue *catalogue, thaw_catalogue_l
 		char id[THAW_KEY_MAX];
 
 		if (!lease) {
-			(void)drop(catalogue->leases, THAW_TABLE_LEASES, row->key, row->key_len,
-				   NULL);
+			(void)drop(catalogue->leases, THAW_TABLE_LEASES, row->key,
+				   row->key_len, NULL);
 			++*ret_dropped;
 			continue;
 		}
 		memcpy(id, row->key, row->key_len);
-		id[row->key_len] = '\0'; /* keys are shorter than THAW_KEY_MAX without their table */
+		id[row->key_len] =
+			'\0'; /* keys are shorter than THAW_KEY_MAX without their table */
 		r = fn(userdata, id, lease);
 		json_decref(lease);
 	}
@@ -230,32 +244,36 @@ void thaw_catalogue_image_deinit(struct thaw_catalogue_image *image)
 }
 
 int thaw_catalogue_put_image(struct thaw_catalogue *catalogue,
-			     const struct thaw_catalogue_image *image, struct thaw_error *err)
+			     const struct thaw_catalogue_image *image,
+			     struct thaw_error *err)
 {
 	json_t *json = thaw_catalogue_image_json(image);
-	int r = put_json(catalogue->images, THAW_TABLE_IMAGES, image->identity, THAW_DIGEST_SIZE,
-			 json, err);
+	int r = put_json(catalogue->images, THAW_TABLE_IMAGES, image->identity,
+			 THAW_DIGEST_SIZE, json, err);
 
 	json_decref(json);
 	return r;
 }
 
 int thaw_catalogue_get_image(struct thaw_catalogue *catalogue,
-			     const uint8_t identity[THAW_DIGEST_SIZE], struct thaw_error *err,
+			     const uint8_t identity[THAW_DIGEST_SIZE],
+			     struct thaw_error *err,
 			     struct thaw_catalogue_image *ret_image)
 {
 	json_t *json = NULL;
 	int r;
 
-	r = get_json(catalogue->images, THAW_TABLE_IMAGES, identity, THAW_DIGEST_SIZE, err, &json);
+	r = get_json(catalogue->images, THAW_TABLE_IMAGES, identity, THAW_DIGEST_SIZE,
+		     err, &json);
 	if (r != 0)
 		return r;
 	r = thaw_catalogue_image_from_json(json, identity, ret_image);
 	json_decref(json);
 	if (r == -ENOMEM)
 		return thaw_oom(err);
-	return r < 0 ? drop(catalogue->images, THAW_TABLE_IMAGES, identity, THAW_DIGEST_SIZE, err) :
-		       0;
+	return r < 0 ? drop(catalogue->images, THAW_TABLE_IMAGES, identity,
+			    THAW_DIGEST_SIZE, err)
+		     : 0;
 }
 
 int thaw_catalogue_touch_image(struct thaw_catalogue *catalogue,
@@ -271,8 +289,9 @@ int thaw_catalogue_touch_image(struct thaw_catalogue *catalogue,
 	return thaw_catalogue_put_image(catalogue, &image, err);
 }
 
-int thaw_catalogue_each_image(struct thaw_catalogue *catalogue, thaw_catalogue_image_fn *fn,
-			      void *userdata, struct thaw_error *err, unsigned *ret_dropped)
+int thaw_catalogue_each_image(struct thaw_catalogue *catalogue,
+			      thaw_catalogue_image_fn *fn, void *userdata,
+			      struct thaw_error *err, unsigned *ret_dropped)
 {
 	struct thaw_store_rows rows = { 0 };
 	int r;
@@ -293,8 +312,8 @@ int thaw_catalogue_each_image(struct thaw_catalogue *catalogue, thaw_catalogue_i
 		if (bad == -ENOMEM) {
 			r = thaw_oom(err);
 		} else if (bad < 0) {
-			(void)drop(catalogue->images, THAW_TABLE_IMAGES, row->key, row->key_len,
-				   NULL);
+			(void)drop(catalogue->images, THAW_TABLE_IMAGES, row->key,
+				   row->key_len, NULL);
 			++*ret_dropped;
 		} else {
 			r = fn(userdata, &image);
@@ -315,7 +334,8 @@ void thaw_catalogue_source_init(struct thaw_catalogue_source *source, const char
 		.options = options,
 		.size = (uint64_t)st->st_size,
 		.inode = (uint64_t)st->st_ino,
-		.mtime_ns = (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec,
+		.mtime_ns = (int64_t)st->st_mtim.tv_sec * 1000000000 +
+			    st->st_mtim.tv_nsec,
 	};
 }
 
@@ -340,7 +360,8 @@ static int source_key(const struct thaw_catalogue_source *source, struct thaw_er
 
 int thaw_catalogue_put_source(struct thaw_catalogue *catalogue,
 			      const struct thaw_catalogue_source *source,
-			      const uint8_t identity[THAW_DIGEST_SIZE], struct thaw_error *err)
+			      const uint8_t identity[THAW_DIGEST_SIZE],
+			      struct thaw_error *err)
 {
 	uint8_t key[THAW_DIGEST_SIZE];
 	json_t *json;
@@ -363,7 +384,8 @@ static bool same_source(const struct thaw_catalogue_source *a,
 
 int thaw_catalogue_find_source(struct thaw_catalogue *catalogue,
 			       const struct thaw_catalogue_source *source,
-			       struct thaw_error *err, struct thaw_catalogue_image *ret_image)
+			       struct thaw_error *err,
+			       struct thaw_catalogue_image *ret_image)
 {
 	uint8_t key[THAW_DIGEST_SIZE], identity[THAW_DIGEST_SIZE];
 	_cleanup_(freep) char *options = NULL;
@@ -373,7 +395,8 @@ int thaw_catalogue_find_source(struct thaw_catalogue *catalogue,
 	int r = source_key(source, err, key);
 
 	if (r == 0)
-		r = get_json(catalogue->images, THAW_TABLE_SOURCES, key, sizeof(key), err, &json);
+		r = get_json(catalogue->images, THAW_TABLE_SOURCES, key, sizeof(key), err,
+			     &json);
 	if (r != 0)
 		return r;
 	r = thaw_catalogue_source_from_json(json, &path, &options, &found, identity);
@@ -393,8 +416,8 @@ typedef int source_row_fn(void *userdata, const struct thaw_store_row *row,
 			  const uint8_t identity[THAW_DIGEST_SIZE]);
 
 static int each_source_row(struct thaw_catalogue *catalogue,
-			   const struct thaw_store_rows *rows, source_row_fn *fn, void *userdata,
-			   struct thaw_error *err, unsigned *dropped)
+			   const struct thaw_store_rows *rows, source_row_fn *fn,
+			   void *userdata, struct thaw_error *err, unsigned *dropped)
 {
 	int r = 0;
 
@@ -407,14 +430,14 @@ static int each_source_row(struct thaw_catalogue *catalogue,
 		int bad = -EBADMSG;
 
 		if (json)
-			bad = thaw_catalogue_source_from_json(json, &path, &options, &source,
-							      identity);
+			bad = thaw_catalogue_source_from_json(json, &path, &options,
+							      &source, identity);
 		json_decref(json);
 		if (bad == -ENOMEM) {
 			r = thaw_oom(err);
 		} else if (bad < 0) {
-			(void)drop(catalogue->images, THAW_TABLE_SOURCES, row->key, row->key_len,
-				   NULL);
+			(void)drop(catalogue->images, THAW_TABLE_SOURCES, row->key,
+				   row->key_len, NULL);
 			++*dropped;
 		} else {
 			r = fn(userdata, row, &source, identity);
@@ -439,8 +462,9 @@ static int call_public(void *userdata, const struct thaw_store_row *row,
 	return public->fn(public->userdata, source, identity);
 }
 
-int thaw_catalogue_each_source(struct thaw_catalogue *catalogue, thaw_catalogue_source_fn *fn,
-			       void *userdata, struct thaw_error *err, unsigned *ret_dropped)
+int thaw_catalogue_each_source(struct thaw_catalogue *catalogue,
+			       thaw_catalogue_source_fn *fn, void *userdata,
+			       struct thaw_error *err, unsigned *ret_dropped)
 {
 	struct public_fn public = { fn, userdata };
 	struct thaw_store_rows rows = { 0 };
@@ -475,7 +499,8 @@ static int collect_removal(void *userdata, const struct thaw_store_row *row,
 }
 
 int thaw_catalogue_remove_image(struct thaw_catalogue *catalogue,
-				const uint8_t identity[THAW_DIGEST_SIZE], struct thaw_error *err)
+				const uint8_t identity[THAW_DIGEST_SIZE],
+				struct thaw_error *err)
 {
 	struct removal removal = { .identity = identity };
 	struct thaw_store_rows rows = { 0 };
@@ -486,14 +511,15 @@ int thaw_catalogue_remove_image(struct thaw_catalogue *catalogue,
 	if (r < 0)
 		return r;
 	removal.changes = calloc(rows.count + 1, sizeof(*removal.changes));
-	r = removal.changes ? each_source_row(catalogue, &rows, collect_removal, &removal, err,
-					      &dropped) :
-			      thaw_oom(err);
+	r = removal.changes ? each_source_row(catalogue, &rows, collect_removal, &removal,
+					      err, &dropped)
+			    : thaw_oom(err);
 	if (r == 0) {
 		removal.changes[removal.count++] = (struct thaw_store_change){
 			THAW_TABLE_IMAGES, identity, THAW_DIGEST_SIZE, NULL, 0
 		};
-		r = thaw_store_change(catalogue->images, removal.changes, removal.count, err);
+		r = thaw_store_change(catalogue->images, removal.changes, removal.count,
+				      err);
 	}
 	free(removal.changes);
 	thaw_store_rows_deinit(&rows);
@@ -511,8 +537,9 @@ static int trace_key(const uint8_t index_digest[THAW_DIGEST_SIZE], const char *w
 	size_t len = strlen(workload);
 
 	if (len == 0 || len > THAW_NAME_MAX)
-		return thaw_limit(err, "the name of a workload has %zu bytes; 1 to %u are possible",
-				  len, THAW_NAME_MAX);
+		return thaw_limit(
+			err, "the name of a workload has %zu bytes; 1 to %u are possible",
+			len, THAW_NAME_MAX);
 	if (thaw_digest_once(workload, len, sum) < 0)
 		return thaw_oom(err);
 	memcpy(ret_key, index_digest, THAW_DIGEST_SIZE);
@@ -522,7 +549,8 @@ static int trace_key(const uint8_t index_digest[THAW_DIGEST_SIZE], const char *w
 
 /* The trace that has to go when key comes: THAW_NOT_FOUND when there is room. */
 static int oldest_trace(struct thaw_store *store, const uint8_t key[TRACE_KEY],
-			struct thaw_error *err, uint8_t ret_key[THAW_KEY_MAX], size_t *ret_len)
+			struct thaw_error *err, uint8_t ret_key[THAW_KEY_MAX],
+			size_t *ret_len)
 {
 	struct thaw_store_rows rows = { 0 };
 	uint64_t oldest = UINT64_MAX;
@@ -550,7 +578,8 @@ static int oldest_trace(struct thaw_store *store, const uint8_t key[TRACE_KEY],
 }
 
 int thaw_catalogue_put_trace(struct thaw_catalogue *catalogue,
-			     const uint8_t index_digest[THAW_DIGEST_SIZE], const char *workload,
+			     const uint8_t index_digest[THAW_DIGEST_SIZE],
+			     const char *workload,
 			     const struct thaw_learned_entry *entries, size_t count,
 			     struct thaw_error *err)
 {
@@ -561,24 +590,25 @@ int thaw_catalogue_put_trace(struct thaw_catalogue *catalogue,
 	int r = trace_key(index_digest, workload, err, key);
 
 	if (r == 0)
-		r = thaw_learned_encode((int64_t)time(NULL), workload, entries, count, err,
-					&payload, &len);
+		r = thaw_learned_encode((int64_t)time(NULL), workload, entries, count,
+					err, &payload, &len);
 	if (r < 0)
 		return r;
 	r = oldest_trace(catalogue->images, key, err, oldest, &oldest_len);
 	if (r < 0)
 		return r;
 	if (r == 0)
-		changes[n++] = (struct thaw_store_change){ THAW_TABLE_TRACES, oldest, oldest_len,
-							   NULL, 0 };
-	changes[n++] = (struct thaw_store_change){ THAW_TABLE_TRACES, key, sizeof(key), payload,
-						   len };
+		changes[n++] = (struct thaw_store_change){ THAW_TABLE_TRACES, oldest,
+							   oldest_len, NULL, 0 };
+	changes[n++] = (struct thaw_store_change){ THAW_TABLE_TRACES, key, sizeof(key),
+						   payload, len };
 	return thaw_store_change(catalogue->images, changes, n, err);
 }
 
 int thaw_catalogue_get_trace(struct thaw_catalogue *catalogue,
-			     const uint8_t index_digest[THAW_DIGEST_SIZE], const char *workload,
-			     struct thaw_error *err, struct thaw_learned *ret_learned)
+			     const uint8_t index_digest[THAW_DIGEST_SIZE],
+			     const char *workload, struct thaw_error *err,
+			     struct thaw_learned *ret_learned)
 {
 	_cleanup_(freep) uint8_t *payload = NULL;
 	uint8_t key[TRACE_KEY];
@@ -586,8 +616,8 @@ int thaw_catalogue_get_trace(struct thaw_catalogue *catalogue,
 	int r = trace_key(index_digest, workload, err, key);
 
 	if (r == 0)
-		r = thaw_store_get(catalogue->images, THAW_TABLE_TRACES, key, sizeof(key), err,
-				   &payload, &len);
+		r = thaw_store_get(catalogue->images, THAW_TABLE_TRACES, key, sizeof(key),
+				   err, &payload, &len);
 	if (r != 0)
 		return r;
 	r = thaw_learned_decode(payload, len, workload, ret_learned);
@@ -595,7 +625,8 @@ int thaw_catalogue_get_trace(struct thaw_catalogue *catalogue,
 		payload = NULL; /* its own now */
 	if (r == -ENOMEM)
 		return thaw_oom(err);
-	return r < 0 ? drop(catalogue->images, THAW_TABLE_TRACES, key, sizeof(key), err) : 0;
+	return r < 0 ? drop(catalogue->images, THAW_TABLE_TRACES, key, sizeof(key), err)
+		     : 0;
 }
 
 int thaw_catalogue_remove_trace(struct thaw_catalogue *catalogue,
@@ -605,5 +636,7 @@ int thaw_catalogue_remove_trace(struct thaw_catalogue *catalogue,
 	uint8_t key[TRACE_KEY];
 	int r = trace_key(index_digest, workload, err, key);
 
-	return r < 0 ? r : remove_key(catalogue->images, THAW_TABLE_TRACES, key, sizeof(key), err);
+	return r < 0 ? r
+		     : remove_key(catalogue->images, THAW_TABLE_TRACES, key, sizeof(key),
+				  err);
 }

@@ -61,20 +61,24 @@ static int print_json(const struct thaw_probe *probe)
 		json_t *way = json_pack("{s:b}", "works", works);
 
 		if (!works)
-			(void)json_object_set_new(way, "why", text_json(probe->ways.why_not[i]));
+			(void)json_object_set_new(way, "why",
+						  text_json(probe->ways.why_not[i]));
 		(void)json_object_set_new(ways, thaw_way_name((enum thaw_way)i), way);
 	}
 	for (size_t i = 0; i < probe->count; i++) {
 		const struct thaw_finding *finding = &probe->findings[i];
-		json_t *item = json_pack("{s:s,s:s}", "state", state_names[finding->state], "what",
+		json_t *item = json_pack("{s:s,s:s}", "state",
+					 state_names[finding->state], "what",
 					 finding->what);
 
 		(void)json_object_set_new(item, "why", text_json(finding->why));
 		if (finding->remedy[0])
-			(void)json_object_set_new(item, "remedy", text_json(finding->remedy));
+			(void)json_object_set_new(item, "remedy",
+						  text_json(finding->remedy));
 		(void)json_array_append_new(findings, item);
 	}
-	(void)json_object_set_new(object, "way", json_string(thaw_way_name(probe->ways.way)));
+	(void)json_object_set_new(object, "way",
+				  json_string(thaw_way_name(probe->ways.way)));
 	(void)json_object_set_new(object, "ways", ways);
 	(void)json_object_set_new(object, "findings", findings);
 	return tool_json_print(object);

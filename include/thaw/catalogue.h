@@ -33,10 +33,11 @@
 #include "thaw/error.h"
 #include "thaw/image.h"
 
-#define THAW_LEASE_ID_MAX      200u	    /* bytes of a lease's id; keys of LMDB end at 511 */
-#define THAW_CATALOGUE_JSON_MAX (1u << 20)  /* bytes of a lease or image */
-#define THAW_CATALOGUE_TRACE_MAX (32u << 20) /* bytes of a trace: 500,000 entries and more */
-#define THAW_CATALOGUE_TRACES  256u	    /* the oldest goes when another comes */
+#define THAW_LEASE_ID_MAX	200u /* bytes of a lease's id; keys of LMDB end at 511 */
+#define THAW_CATALOGUE_JSON_MAX (1u << 20) /* bytes of a lease or image */
+#define THAW_CATALOGUE_TRACE_MAX \
+	(32u << 20)		   /* bytes of a trace: 500,000 entries and more */
+#define THAW_CATALOGUE_TRACES 256u /* the oldest goes when another comes */
 
 struct thaw_catalogue;
 
@@ -48,10 +49,10 @@ enum thaw_catalogue_state {
 
 struct thaw_catalogue_report {
 	enum thaw_catalogue_state state;
-	bool unclean;	/* whoever had it last did not close it */
+	bool unclean; /* whoever had it last did not close it */
 	bool in_memory; /* cannot be written to disk: what is put is gone with the process */
 	uint64_t kept, dropped; /* records, when it was read by a child */
-	char why[256]; /* of REBUILT and in_memory: one line, else empty */
+	char why[256];		/* of REBUILT and in_memory: one line, else empty */
 };
 
 struct thaw_catalogue_options {
@@ -86,11 +87,13 @@ const char *thaw_catalogue_state_name(enum thaw_catalogue_state state);
 
 /* -- leases: the service's own JSON objects, by id (1 to THAW_LEASE_ID_MAX bytes) -- */
 
-_must_check_ int thaw_catalogue_put_lease(struct thaw_catalogue *catalogue, const char *id,
-					  const json_t *lease, struct thaw_error *err);
+_must_check_ int thaw_catalogue_put_lease(struct thaw_catalogue *catalogue,
+					  const char *id, const json_t *lease,
+					  struct thaw_error *err);
 /* 0, THAW_NOT_FOUND */
-_must_check_ int thaw_catalogue_get_lease(struct thaw_catalogue *catalogue, const char *id,
-					  struct thaw_error *err, json_t **ret_lease);
+_must_check_ int thaw_catalogue_get_lease(struct thaw_catalogue *catalogue,
+					  const char *id, struct thaw_error *err,
+					  json_t **ret_lease);
 _must_check_ int thaw_catalogue_remove_lease(struct thaw_catalogue *catalogue,
 					     const char *id, struct thaw_error *err);
 /* A nonzero result ends the iteration, and is its result. lease is borrowed. */
@@ -107,9 +110,9 @@ struct thaw_catalogue_image {
 	uint8_t index_digest[THAW_DIGEST_SIZE]; /* what traces are kept by */
 	/* Any bytes but NUL; kind and python may be NULL. malloc'ed in results. */
 	char *name;
-	char *path; /* absolute */
-	char *kind; /* "conda", "venv", ... */
-	char *python; /* "3.11" */
+	char *path;    /* absolute */
+	char *kind;    /* "conda", "venv", ... */
+	char *python;  /* "3.11" */
 	uint64_t size; /* of the file */
 	int64_t mtime_ns;
 	int64_t used; /* seconds since 1970; see thaw_catalogue_touch_image() */
@@ -136,7 +139,8 @@ _must_check_ int thaw_catalogue_touch_image(struct thaw_catalogue *catalogue,
 _must_check_ int thaw_catalogue_remove_image(struct thaw_catalogue *catalogue,
 					     const uint8_t identity[THAW_DIGEST_SIZE],
 					     struct thaw_error *err);
-typedef int thaw_catalogue_image_fn(void *userdata, const struct thaw_catalogue_image *image);
+typedef int thaw_catalogue_image_fn(void *userdata,
+				    const struct thaw_catalogue_image *image);
 /* As thaw_catalogue_each_lease(). */
 _must_check_ int thaw_catalogue_each_image(struct thaw_catalogue *catalogue,
 					   thaw_catalogue_image_fn *fn, void *userdata,
@@ -145,7 +149,7 @@ _must_check_ int thaw_catalogue_each_image(struct thaw_catalogue *catalogue,
 /* -- sources: which image an archive was packed into -- */
 
 struct thaw_catalogue_source {
-	const char *path; /* absolute, resolved; any bytes but NUL */
+	const char *path;    /* absolute, resolved; any bytes but NUL */
 	const char *options; /* whatever else decides what is packed; "" for defaults */
 	uint64_t size, inode;
 	int64_t mtime_ns;
@@ -171,17 +175,18 @@ typedef int thaw_catalogue_source_fn(void *userdata,
 				     const uint8_t identity[THAW_DIGEST_SIZE]);
 _must_check_ int thaw_catalogue_each_source(struct thaw_catalogue *catalogue,
 					    thaw_catalogue_source_fn *fn, void *userdata,
-					    struct thaw_error *err, unsigned *ret_dropped);
+					    struct thaw_error *err,
+					    unsigned *ret_dropped);
 
 /* -- learned traces, by the digest of an index and the name of a workload -- */
 
 /* As struct thaw_trace_event, but by path: inode numbers differ between images. */
 struct thaw_learned_entry {
-	uint8_t kind;	     /* enum thaw_trace_kind */
-	const char *path;    /* inside the image, without leading slash; not terminated */
-	const char *name;    /* FOUND, MISSED: name in the directory path; not terminated */
-	uint16_t path_len;   /* at most THAW_PATH_MAX; 0 for the root */
-	uint16_t name_len;   /* at most THAW_NAME_MAX */
+	uint8_t kind;	   /* enum thaw_trace_kind */
+	const char *path;  /* inside the image, without leading slash; not terminated */
+	const char *name;  /* FOUND, MISSED: name in the directory path; not terminated */
+	uint16_t path_len; /* at most THAW_PATH_MAX; 0 for the root */
+	uint16_t name_len; /* at most THAW_NAME_MAX */
 	uint32_t first, count; /* READ: pages */
 };
 
@@ -205,4 +210,5 @@ _must_check_ int thaw_catalogue_get_trace(struct thaw_catalogue *catalogue,
 					  struct thaw_learned *ret_learned);
 _must_check_ int thaw_catalogue_remove_trace(struct thaw_catalogue *catalogue,
 					     const uint8_t index_digest[THAW_DIGEST_SIZE],
-					     const char *workload, struct thaw_error *err);
+					     const char *workload,
+					     struct thaw_error *err);

@@ -16,7 +16,8 @@ enum thaw_way {
 	THAW_WAY_NONE,
 };
 #define THAW_WAYS 3u
-const char *thaw_way_name(enum thaw_way way); /* "shared", "private", "extracted", "none" */
+const char *thaw_way_name(
+	enum thaw_way way); /* "shared", "private", "extracted", "none" */
 
 /* Ways that a caller can use: 1u << THAW_WAY_PRIVATE and so on. */
 #define THAW_WAYS_ALL 7u

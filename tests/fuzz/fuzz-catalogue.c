@@ -53,8 +53,8 @@ static void try_learned(const uint8_t *data, size_t size)
 	}
 	for (unsigned i = 0; i < 8; i++)
 		now |= (int64_t)((uint64_t)data[i] << 8 * i);
-	require(thaw_learned_encode(now, "w", learned.entries, learned.count, NULL, &again, &len) ==
-		0);
+	require(thaw_learned_encode(now, "w", learned.entries, learned.count, NULL,
+				    &again, &len) == 0);
 	require(len == size && memcmp(again, data, size) == 0);
 	free(again);
 	thaw_learned_deinit(&learned);
@@ -70,8 +70,8 @@ static void try_image(const json_t *json)
 		return;
 	again = thaw_catalogue_image_json(&image);
 	require(again && thaw_catalogue_image_from_json(again, identity, &same) == 0);
-	require(strcmp(image.path, same.path) == 0 && strcmp(image.name, same.name) == 0 &&
-		image.size == same.size);
+	require(strcmp(image.path, same.path) == 0 &&
+		strcmp(image.name, same.name) == 0 && image.size == same.size);
 	thaw_catalogue_image_deinit(&image);
 	thaw_catalogue_image_deinit(&same);
 	json_decref(again);
@@ -80,15 +80,15 @@ static void try_image(const json_t *json)
 static void try_source(const json_t *json)
 {
 	uint8_t identity[THAW_DIGEST_SIZE], same_identity[THAW_DIGEST_SIZE];
-	char *path, *options, *same_path, *same_options;
+	char *path, *options, *same_path = NULL, *same_options = NULL;
 	struct thaw_catalogue_source source, same;
 	json_t *again;
 
 	if (thaw_catalogue_source_from_json(json, &path, &options, &source, identity) < 0)
 		return;
 	again = thaw_catalogue_source_json(&source, identity);
-	require(again && thaw_catalogue_source_from_json(again, &same_path, &same_options, &same,
-							 same_identity) == 0);
+	require(again && thaw_catalogue_source_from_json(again, &same_path, &same_options,
+							 &same, same_identity) == 0);
 	require(strcmp(path, same_path) == 0 && source.inode == same.inode &&
 		memcmp(identity, same_identity, sizeof(identity)) == 0);
 	free(path);

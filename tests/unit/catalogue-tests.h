@@ -91,14 +91,15 @@ static inline unsigned count_leases(struct state *s)
 	struct thaw_error err = { 0 };
 	unsigned count = 0, dropped = 99;
 
-	assert_success(thaw_catalogue_each_lease(s->catalogue, count_lease, &count, &err, &dropped),
+	assert_success(thaw_catalogue_each_lease(s->catalogue, count_lease, &count, &err,
+						 &dropped),
 		       &err);
 	assert_int_equal(dropped, 0);
 	return count;
 }
 
 static inline void assert_report(const struct thaw_catalogue_report *report,
-			  enum thaw_catalogue_state wanted, bool unclean)
+				 enum thaw_catalogue_state wanted, bool unclean)
 {
 	if (report->state != wanted)
 		fail_msg("%s instead of %s: %s", thaw_catalogue_state_name(report->state),

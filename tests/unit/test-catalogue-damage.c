@@ -52,18 +52,19 @@ static void fill_for_damage(struct state *s)
 	open_it(s);
 	/* Two versions of each, some removed: pages that are free, and some that were. */
 	for (int round = 0; round < 2; round++) {
-		for (int i = 0; i < 60; i++) {
+		for (int i = 0; i < 36; i++) {
 			(void)snprintf(id, sizeof(id), "n%d", i);
 			put_lease(s, id, i + round * 1000);
 		}
 	}
-	for (int i = 60; i < 64; i++) { /* of more than a page */
+	for (int i = 36; i < 38; i++) { /* of more than a page */
 		(void)snprintf(id, sizeof(id), "n%d", i);
 		memset(text, 'x', sizeof(text) - 1);
 		text[sizeof(text) - 1] = '\0';
-		lease = json_pack("{s:s,s:i,s:s,s:s}", "session", id, "number", i, "a", text, "b",
-				  text);
-		assert_success(thaw_catalogue_put_lease(s->catalogue, id, lease, &err), &err);
+		lease = json_pack("{s:s,s:i,s:s,s:s}", "session", id, "number", i, "a",
+				  text, "b", text);
+		assert_success(thaw_catalogue_put_lease(s->catalogue, id, lease, &err),
+			       &err);
 		json_decref(lease);
 	}
 	for (int i = 0; i < 10; i++) {
@@ -73,7 +74,7 @@ static void fill_for_damage(struct state *s)
 	close_it(s);
 }
 
-#define DAMAGE_LEASES 54u
+#define DAMAGE_LEASES 28u
 #define SECTOR	      512u
 
 struct tally {
@@ -89,7 +90,8 @@ static void open_damaged(struct state *s, bool clean, struct tally *tally)
 	open_it(s);
 	assert_false(s->leases.in_memory);
 	assert_int_equal(s->leases.unclean, !clean);
-	assert_success(thaw_catalogue_each_lease(s->catalogue, damage_lease, &count, &err, &dropped),
+	assert_success(thaw_catalogue_each_lease(s->catalogue, damage_lease, &count, &err,
+						 &dropped),
 		       &err);
 	assert_int_equal(dropped, 0); /* found out when it was opened */
 	/* "OK" is a promise. */
@@ -112,7 +114,8 @@ static void open_damaged(struct state *s, bool clean, struct tally *tally)
 static void test_every_sector_damaged(void **state)
 {
 	struct state *s = *state;
-	char *file = in_directory(s, "leases.mdb"), *marker = in_directory(s, "leases.clean");
+	char *file = in_directory(s, "leases.mdb"),
+	     *marker = in_directory(s, "leases.clean");
 	_buffer_ good = { 0 };
 	_buffer_ good_marker = { 0 };
 	_buffer_ bad = { 0 };
@@ -135,7 +138,8 @@ static void test_every_sector_damaged(void **state)
 			else if (kind == 1)
 				fill_pattern(sector, SECTOR, i + 1);
 			else /* another part of the same file: it looks right */
-				memcpy(sector, good.data + (i * 7 + 8) % sectors * SECTOR, SECTOR);
+				memcpy(sector, good.data + (i * 7 + 8) % sectors * SECTOR,
+				       SECTOR);
 			put_bytes(file, &bad);
 			put_bytes(marker, &good_marker);
 			open_damaged(s, true, &tally);
@@ -147,9 +151,10 @@ static void test_every_sector_damaged(void **state)
 			memcpy(sector, good.data + i * SECTOR, SECTOR);
 		}
 	}
-	print_message("# %u sectors: closed %u ok, %u rebuilt, %u complete; killed %u, %u, %u\n",
-		      sectors, tally.ok, tally.rebuilt, tally.all_kept, unclean.ok,
-		      unclean.rebuilt, unclean.all_kept);
+	print_message(
+		"# %u sectors: closed %u ok, %u rebuilt, %u complete; killed %u, %u, %u\n",
+		sectors, tally.ok, tally.rebuilt, tally.all_kept, unclean.ok,
+		unclean.rebuilt, unclean.all_kept);
 	/* Some sectors were zero before. Of the others each change is found out. */
 	assert_true(tally.rebuilt >= sectors);
 	/* Much can be saved: what was there before the damage, and after it. */
@@ -168,7 +173,8 @@ static void test_cut_and_grown_files(void **state)
 
 	fill_for_damage(s);
 	read_whole(file, &good);
-	for (size_t size = 0; size < good.size; size += size < 300 ? 100 : 4096 - size % 4096 + 1) {
+	for (size_t size = 0; size < good.size;
+	     size += size < 300 ? 100 : 4096 - size % 4096 + 1) {
 		bad.size = 0;
 		buffer_add(&bad, good.data, size);
 		put_bytes(file, &bad);
@@ -196,8 +202,12 @@ static void test_damaged_marker(void **state)
 	for (unsigned i = 0; i < 3; i++) {
 		close_it(s);
 		text.size = 0;
-		buffer_add(&text, "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0",
-			   i == 0 ? 64 : i == 1 ? 65 : 0);
+		buffer_add(
+			&text,
+			"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0",
+			i == 0	 ? 64
+			: i == 1 ? 65
+				 : 0);
 		put_bytes(marker, &text);
 		open_it(s);
 		assert_report(&s->leases, THAW_CATALOGUE_REBUILT, false);
@@ -216,18 +226,27 @@ static void test_record(void **state)
 
 	assert_int_equal(thaw_record_encode("lkey", 4, "payload", 7, &record, &len), 0);
 	assert_int_equal(len, THAW_RECORD_HEADER + 7);
-	assert_int_equal(thaw_record_decode("lkey", 4, record, len, &payload, &payload_len), 0);
+	assert_int_equal(
+		thaw_record_decode("lkey", 4, record, len, &payload, &payload_len), 0);
 	assert_int_equal(payload_len, 7);
 	assert_memory_equal(payload, "payload", 7);
-	assert_int_equal(thaw_record_decode("lkez", 4, record, len, &payload, &payload_len), -EBADMSG);
-	assert_int_equal(thaw_record_decode("ikey", 4, record, len, &payload, &payload_len), -EBADMSG);
-	assert_int_equal(thaw_record_decode("lke", 3, record, len, &payload, &payload_len), -EBADMSG);
+	assert_int_equal(
+		thaw_record_decode("lkez", 4, record, len, &payload, &payload_len),
+		-EBADMSG);
+	assert_int_equal(
+		thaw_record_decode("ikey", 4, record, len, &payload, &payload_len),
+		-EBADMSG);
+	assert_int_equal(
+		thaw_record_decode("lke", 3, record, len, &payload, &payload_len),
+		-EBADMSG);
 	for (size_t i = 0; i < len; i++)
-		assert_int_equal(thaw_record_decode("lkey", 4, record, i, &payload, &payload_len),
-				 -EBADMSG);
+		assert_int_equal(
+			thaw_record_decode("lkey", 4, record, i, &payload, &payload_len),
+			-EBADMSG);
 	for (size_t i = 0; i < len * 8; i++) {
 		record[i / 8] ^= (uint8_t)(1u << i % 8);
-		assert_int_equal(thaw_record_decode("lkey", 4, record, len, &payload, &payload_len),
+		assert_int_equal(thaw_record_decode("lkey", 4, record, len, &payload,
+						    &payload_len),
 				 -EBADMSG);
 		record[i / 8] ^= (uint8_t)(1u << i % 8);
 	}
@@ -255,20 +274,23 @@ static void test_senseless_records(void **state)
 	char *marker = in_directory(s, "leases.clean");
 
 	assert_success(thaw_store_open(&options, &err, &report, &store), &err);
-	assert_success(thaw_store_change(store, changes, ARRAY_SIZE(changes), &err), &err);
+	assert_success(thaw_store_change(store, changes, ARRAY_SIZE(changes), &err),
+		       &err);
 	thaw_store_close(store);
 	open_it(s);
 	assert_report(&s->leases, THAW_CATALOGUE_OK, false);
 	assert_damaged(thaw_catalogue_get_lease(s->catalogue, "a", &err, &lease), &err,
 		       "a record of the catalogue that makes no sense was dropped");
-	assert_int_equal(thaw_catalogue_get_lease(s->catalogue, "a", &err, &lease), THAW_NOT_FOUND);
+	assert_int_equal(thaw_catalogue_get_lease(s->catalogue, "a", &err, &lease),
+			 THAW_NOT_FOUND);
 	close_it(s);
 
 	assert_success(thaw_store_open(&options, &err, &report, &store), &err);
 	assert_success(thaw_store_change(store, changes, 1, &err), &err);
 	thaw_store_close(store);
 	open_it(s);
-	assert_success(thaw_catalogue_each_lease(s->catalogue, count_lease, &count, &err, &dropped),
+	assert_success(thaw_catalogue_each_lease(s->catalogue, count_lease, &count, &err,
+						 &dropped),
 		       &err);
 	assert_int_equal(count, 1);
 	assert_int_equal(dropped, 1);
@@ -284,8 +306,8 @@ static void test_senseless_records(void **state)
 
 /* -- salvage by itself -- */
 
-static int count_record(void *userdata, const uint8_t *key, size_t key_len, const uint8_t *record,
-			size_t len)
+static int count_record(void *userdata, const uint8_t *key, size_t key_len,
+			const uint8_t *record, size_t len)
 {
 	return ++*(int *)userdata == 3 ? -ESTALE : 0;
 }
@@ -303,11 +325,14 @@ static void test_salvage(void **state)
 	put_lease(s, "b", 1);
 	close_it(s);
 	/* The third is the schema's: what the caller says ends it. */
-	assert_int_equal(thaw_salvage(file, 1 << 20, 5000, count_record, &count, &err, &result),
-			 -ESTALE);
+	assert_int_equal(
+		thaw_salvage(file, 1 << 20, 5000, count_record, &count, &err, &result),
+		-ESTALE);
 	/* A child that hangs: LMDB waits for somebody to write into the fifo. */
 	assert_int_equal(mkfifo(fifo, 0600), 0);
-	assert_success(thaw_salvage(fifo, 1 << 20, 100, count_record, &count, &err, &result), &err);
+	assert_success(
+		thaw_salvage(fifo, 1 << 20, 100, count_record, &count, &err, &result),
+		&err);
 	assert_false(result.complete);
 	assert_string_equal(result.why, "reading it hung");
 	free(file);

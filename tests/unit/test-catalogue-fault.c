@@ -24,11 +24,11 @@ static bool fails(enum fault fault)
 	return true;
 }
 
-#define WRAP(type, name, fault, failure, arguments, ...) \
-	type __real_##name arguments;                    \
-	type __wrap_##name arguments;                    \
-	type __wrap_##name arguments                     \
-	{                                                \
+#define WRAP(type, name, fault, failure, arguments, ...)                    \
+	type __real_##name arguments;                                       \
+	type __wrap_##name arguments;                                       \
+	type __wrap_##name arguments                                        \
+	{                                                                   \
 		return fails(fault) ? failure : __real_##name(__VA_ARGS__); \
 	}
 
@@ -38,11 +38,12 @@ WRAP(void *, realloc, FAULT_MEMORY, NULL, (void *old, size_t size), old, size)
 WRAP(char *, strdup, FAULT_MEMORY, NULL, (const char *text), text)
 WRAP(ssize_t, read, FAULT_READ, -1, (int fd, void *buf, size_t len), fd, buf, len)
 WRAP(ssize_t, write, FAULT_WRITE, -1, (int fd, const void *buf, size_t len), fd, buf, len)
-WRAP(ssize_t, pwrite64, FAULT_WRITE, -1, (int fd, const void *buf, size_t len, off_t at), fd, buf,
-     len, at)
+WRAP(ssize_t, pwrite64, FAULT_WRITE, -1, (int fd, const void *buf, size_t len, off_t at),
+     fd, buf, len, at)
 WRAP(pid_t, fork, FAULT_PROCESS, -1, (void), )
 WRAP(int, pipe2, FAULT_PROCESS, -1, (int fds[2], int flags), fds, flags)
-WRAP(int, memfd_create, FAULT_PROCESS, -1, (const char *name, unsigned flags), name, flags)
+WRAP(int, memfd_create, FAULT_PROCESS, -1, (const char *name, unsigned flags), name,
+     flags)
 WRAP(int, rename, FAULT_NAME, -1, (const char *from, const char *to), from, to)
 WRAP(int, unlink, FAULT_NAME, -1, (const char *path), path)
 
@@ -125,7 +126,8 @@ static void try_faults(struct state *s, enum fault fault, bool clean)
 			if (put)
 				assert_int_equal(lease_number(s, "b"), 20);
 			else
-				assert_true(lease_number(s, "b") == 2 || lease_number(s, "b") == 20);
+				assert_true(lease_number(s, "b") == 2 ||
+					    lease_number(s, "b") == 20);
 		} else if (put) {
 			assert_int_equal(lease_number(s, "b"), 20);
 		}
@@ -136,20 +138,20 @@ static void try_faults(struct state *s, enum fault fault, bool clean)
 		assert_true(tries < 3000);
 	}
 	json_decref(lease);
-	print_message("# fault %d, %s: %u places\n", (int)fault, clean ? "closed" : "killed",
-		      tries - 1);
+	print_message("# fault %d, %s: %u places\n", (int)fault,
+		      clean ? "closed" : "killed", tries - 1);
 	/* Of a catalogue that was closed no process is needed. */
 	assert_true(tries > 1 || (clean && fault != FAULT_MEMORY));
 }
 
-#define CASE(name, fault)                                     \
-	static void test_##name##_closed(void **state)        \
-	{                                                     \
-		try_faults(*state, fault, true);              \
-	}                                                     \
-	static void test_##name##_killed(void **state)        \
-	{                                                     \
-		try_faults(*state, fault, false);             \
+#define CASE(name, fault)                              \
+	static void test_##name##_closed(void **state) \
+	{                                              \
+		try_faults(*state, fault, true);       \
+	}                                              \
+	static void test_##name##_killed(void **state) \
+	{                                              \
+		try_faults(*state, fault, false);      \
 	}
 CASE(memory, FAULT_MEMORY)
 CASE(read, FAULT_READ)
@@ -157,9 +159,10 @@ CASE(write, FAULT_WRITE)
 CASE(process, FAULT_PROCESS)
 CASE(name, FAULT_NAME)
 
-#define TEST(name)                                                                \
-	cmocka_unit_test_setup_teardown(test_##name##_closed, setup, stop_faults),   \
-		cmocka_unit_test_setup_teardown(test_##name##_killed, setup, stop_faults)
+#define TEST(name)                                                                 \
+	cmocka_unit_test_setup_teardown(test_##name##_closed, setup, stop_faults), \
+		cmocka_unit_test_setup_teardown(test_##name##_killed, setup,       \
+						stop_faults)
 
 int main(void)
 {

@@ -47,7 +47,8 @@ static void assert_sample(const struct thaw_catalogue_image *image, unsigned num
 	struct thaw_catalogue_image wanted = sample_image(number);
 
 	assert_memory_equal(image->identity, wanted.identity, sizeof(wanted.identity));
-	assert_memory_equal(image->index_digest, wanted.index_digest, sizeof(wanted.index_digest));
+	assert_memory_equal(image->index_digest, wanted.index_digest,
+			    sizeof(wanted.index_digest));
 	assert_string_equal(image->name, wanted.name);
 	assert_string_equal(image->path, wanted.path);
 	assert_string_equal(image->kind, wanted.kind);
@@ -67,7 +68,8 @@ static void put_trace(struct state *s, uint8_t digest, const char *workload)
 	uint8_t index_digest[THAW_DIGEST_SIZE] = { digest };
 	struct thaw_error err = { 0 };
 
-	assert_success(thaw_catalogue_put_trace(s->catalogue, index_digest, workload, sample_entries,
+	assert_success(thaw_catalogue_put_trace(s->catalogue, index_digest, workload,
+						sample_entries,
 						ARRAY_SIZE(sample_entries), &err),
 		       &err);
 }
@@ -78,14 +80,16 @@ static int get_trace(struct state *s, uint8_t digest, const char *workload)
 	uint8_t index_digest[THAW_DIGEST_SIZE] = { digest };
 	struct thaw_learned learned;
 	struct thaw_error err = { 0 };
-	int r = thaw_catalogue_get_trace(s->catalogue, index_digest, workload, &err, &learned);
+	int r = thaw_catalogue_get_trace(s->catalogue, index_digest, workload, &err,
+					 &learned);
 
 	if (r == THAW_NOT_FOUND)
 		return r;
 	assert_success(r, &err);
 	assert_int_equal(learned.count, ARRAY_SIZE(sample_entries));
 	for (unsigned i = 0; i < learned.count; i++) {
-		const struct thaw_learned_entry *a = &learned.entries[i], *b = &sample_entries[i];
+		const struct thaw_learned_entry *a = &learned.entries[i],
+						*b = &sample_entries[i];
 
 		assert_int_equal(a->kind, b->kind);
 		assert_int_equal(a->path_len, b->path_len);
@@ -159,7 +163,8 @@ static void test_iteration_may_change_and_stop(void **state)
 	put_lease(s, "a", 1);
 	put_lease(s, "b", 2);
 	put_lease(s, "c", 3);
-	assert_int_equal(thaw_catalogue_each_lease(s->catalogue, stop, s, &err, &dropped), 7);
+	assert_int_equal(thaw_catalogue_each_lease(s->catalogue, stop, s, &err, &dropped),
+			 7);
 	assert_int_equal(count_leases(s), 1);
 	assert_int_equal(lease_number(s, "c"), 3);
 }
@@ -193,7 +198,9 @@ static void test_images_and_sources(void **state)
 	open_it(s);
 	assert_int_equal(thaw_catalogue_find_source(s->catalogue, &source, &err, &image),
 			 THAW_NOT_FOUND);
-	assert_success(thaw_catalogue_put_source(s->catalogue, &source, wanted.identity, &err), &err);
+	assert_success(
+		thaw_catalogue_put_source(s->catalogue, &source, wanted.identity, &err),
+		&err);
 	/* The source leads to an image that is not known. */
 	assert_int_equal(thaw_catalogue_find_source(s->catalogue, &source, &err, &image),
 			 THAW_NOT_FOUND);
@@ -202,46 +209,61 @@ static void test_images_and_sources(void **state)
 	close_it(s);
 	open_it(s);
 	assert_report(&s->images, THAW_CATALOGUE_OK, false);
-	assert_success(thaw_catalogue_find_source(s->catalogue, &source, &err, &image), &err);
+	assert_success(thaw_catalogue_find_source(s->catalogue, &source, &err, &image),
+		       &err);
 	assert_sample(&image, 1);
 	thaw_catalogue_image_deinit(&image);
 
 	/* Whatever of it is another: another source. */
 	other.size++;
-	assert_int_equal(thaw_catalogue_find_source(s->catalogue, &other, &err, &image), THAW_NOT_FOUND);
+	assert_int_equal(thaw_catalogue_find_source(s->catalogue, &other, &err, &image),
+			 THAW_NOT_FOUND);
 	other = source;
 	other.inode--;
-	assert_int_equal(thaw_catalogue_find_source(s->catalogue, &other, &err, &image), THAW_NOT_FOUND);
+	assert_int_equal(thaw_catalogue_find_source(s->catalogue, &other, &err, &image),
+			 THAW_NOT_FOUND);
 	other = source;
 	other.mtime_ns++;
-	assert_int_equal(thaw_catalogue_find_source(s->catalogue, &other, &err, &image), THAW_NOT_FOUND);
+	assert_int_equal(thaw_catalogue_find_source(s->catalogue, &other, &err, &image),
+			 THAW_NOT_FOUND);
 	other = source;
 	other.options = "level=9";
-	assert_int_equal(thaw_catalogue_find_source(s->catalogue, &other, &err, &image), THAW_NOT_FOUND);
-	assert_success(thaw_catalogue_put_source(s->catalogue, &other, wanted.identity, &err), &err);
+	assert_int_equal(thaw_catalogue_find_source(s->catalogue, &other, &err, &image),
+			 THAW_NOT_FOUND);
+	assert_success(
+		thaw_catalogue_put_source(s->catalogue, &other, wanted.identity, &err),
+		&err);
 	other.path = "/other";
 	wanted = sample_image(0);
-	assert_success(thaw_catalogue_put_source(s->catalogue, &other, wanted.identity, &err), &err);
+	assert_success(
+		thaw_catalogue_put_source(s->catalogue, &other, wanted.identity, &err),
+		&err);
 
 	count = 0;
-	assert_success(thaw_catalogue_each_image(s->catalogue, check_image, &count, &err, &dropped),
+	assert_success(thaw_catalogue_each_image(s->catalogue, check_image, &count, &err,
+						 &dropped),
 		       &err);
 	assert_int_equal(count, 2);
 	count = 0;
-	assert_success(thaw_catalogue_each_source(s->catalogue, count_source, &count, &err, &dropped),
+	assert_success(thaw_catalogue_each_source(s->catalogue, count_source, &count,
+						  &err, &dropped),
 		       &err);
 	assert_int_equal(count, 3);
 
 	/* With an image go its sources, and no other. */
 	wanted = sample_image(1);
-	assert_success(thaw_catalogue_remove_image(s->catalogue, wanted.identity, &err), &err);
+	assert_success(thaw_catalogue_remove_image(s->catalogue, wanted.identity, &err),
+		       &err);
 	count = 0;
-	assert_success(thaw_catalogue_each_source(s->catalogue, count_source, &count, &err, &dropped),
+	assert_success(thaw_catalogue_each_source(s->catalogue, count_source, &count,
+						  &err, &dropped),
 		       &err);
 	assert_int_equal(count, 1);
-	assert_int_equal(thaw_catalogue_get_image(s->catalogue, wanted.identity, &err, &image),
-			 THAW_NOT_FOUND);
-	assert_success(thaw_catalogue_find_source(s->catalogue, &other, &err, &image), &err);
+	assert_int_equal(
+		thaw_catalogue_get_image(s->catalogue, wanted.identity, &err, &image),
+		THAW_NOT_FOUND);
+	assert_success(thaw_catalogue_find_source(s->catalogue, &other, &err, &image),
+		       &err);
 	thaw_catalogue_image_deinit(&image);
 }
 
@@ -251,7 +273,8 @@ static int64_t used(struct state *s, const uint8_t identity[THAW_DIGEST_SIZE])
 	struct thaw_error err = { 0 };
 	int64_t when;
 
-	assert_success(thaw_catalogue_get_image(s->catalogue, identity, &err, &image), &err);
+	assert_success(thaw_catalogue_get_image(s->catalogue, identity, &err, &image),
+		       &err);
 	when = image.used;
 	thaw_catalogue_image_deinit(&image);
 	return when;
@@ -265,13 +288,16 @@ static void test_touch(void **state)
 	int64_t hour = image.used / 3600 * 3600;
 
 	open_it(s);
-	assert_int_equal(thaw_catalogue_touch_image(s->catalogue, image.identity, 1, &err),
-			 THAW_NOT_FOUND);
+	assert_int_equal(
+		thaw_catalogue_touch_image(s->catalogue, image.identity, 1, &err),
+		THAW_NOT_FOUND);
 	put_image(s, 0);
-	assert_success(thaw_catalogue_touch_image(s->catalogue, image.identity, hour + 3599, &err),
+	assert_success(thaw_catalogue_touch_image(s->catalogue, image.identity,
+						  hour + 3599, &err),
 		       &err);
 	assert_int_equal(used(s, image.identity), image.used); /* the same hour */
-	assert_success(thaw_catalogue_touch_image(s->catalogue, image.identity, hour + 3600, &err),
+	assert_success(thaw_catalogue_touch_image(s->catalogue, image.identity,
+						  hour + 3600, &err),
 		       &err);
 	assert_int_equal(used(s, image.identity), hour + 3600);
 }
@@ -280,7 +306,9 @@ static void test_traces(void **state)
 {
 	struct state *s = *state;
 	const struct thaw_learned_entry bad = { 9, "x", NULL, 1, 0, 0, 0 };
-	const struct thaw_learned_entry nul = { THAW_TRACE_READ, "a\0b", NULL, 3, 0, 0, 0 };
+	const struct thaw_learned_entry nul = {
+		THAW_TRACE_READ, "a\0b", NULL, 3, 0, 0, 0
+	};
 	uint8_t digest[THAW_DIGEST_SIZE] = { 1 };
 	struct thaw_error err = { 0 };
 
@@ -292,14 +320,16 @@ static void test_traces(void **state)
 	open_it(s);
 	assert_int_equal(get_trace(s, 1, "etl"), 0);
 	assert_int_equal(get_trace(s, 1, "ml"), THAW_NOT_FOUND);
-	assert_success(thaw_catalogue_remove_trace(s->catalogue, digest, "etl", &err), &err);
+	assert_success(thaw_catalogue_remove_trace(s->catalogue, digest, "etl", &err),
+		       &err);
 	assert_int_equal(get_trace(s, 1, "etl"), THAW_NOT_FOUND);
 	assert_int_equal(get_trace(s, 2, "etl"), 0);
-	assert_limit(thaw_catalogue_put_trace(s->catalogue, digest, "etl", &bad, 1, &err), &err,
-		     "entry 0 of a trace is out of bounds");
-	assert_limit(thaw_catalogue_put_trace(s->catalogue, digest, "etl", &nul, 1, &err), &err,
-		     "entry 0 of a trace is out of bounds");
-	assert_limit(thaw_catalogue_put_trace(s->catalogue, digest, "", sample_entries, 1, &err),
+	assert_limit(thaw_catalogue_put_trace(s->catalogue, digest, "etl", &bad, 1, &err),
+		     &err, "entry 0 of a trace is out of bounds");
+	assert_limit(thaw_catalogue_put_trace(s->catalogue, digest, "etl", &nul, 1, &err),
+		     &err, "entry 0 of a trace is out of bounds");
+	assert_limit(thaw_catalogue_put_trace(s->catalogue, digest, "", sample_entries, 1,
+					      &err),
 		     &err, "the name of a workload has 0 bytes; 1 to 255 are possible");
 }
 
@@ -337,14 +367,16 @@ static void test_grows(void **state)
 	open_it(s);
 	for (unsigned i = 0; i < 20; i++) {
 		(void)snprintf(id, sizeof(id), "%u", i);
-		assert_success(thaw_catalogue_put_lease(s->catalogue, id, lease, &err), &err);
+		assert_success(thaw_catalogue_put_lease(s->catalogue, id, lease, &err),
+			       &err);
 	}
 	close_it(s);
 	open_it(s);
 	assert_report(&s->leases, THAW_CATALOGUE_OK, false);
 	for (unsigned i = 0; i < 20; i++) {
 		(void)snprintf(id, sizeof(id), "%u", i);
-		assert_success(thaw_catalogue_get_lease(s->catalogue, id, &err, &found), &err);
+		assert_success(thaw_catalogue_get_lease(s->catalogue, id, &err, &found),
+			       &err);
 		assert_true(json_equal(found, lease));
 		json_decref(found);
 	}
@@ -378,18 +410,21 @@ static void test_bound(void **state)
 			break;
 		assert_true(put < 100);
 	}
-	assert_failure(r, &err, ENOSPC, THAW_EXIT_IO,
-		       "the catalogue of leases has reached its bound of 64 MiB: No space left on device");
+	assert_failure(
+		r, &err, ENOSPC, THAW_EXIT_IO,
+		"the catalogue of leases has reached its bound of 64 MiB: No space left on device");
 	assert_true(put > 50);
 	/* Nothing is lost, and what is removed makes room. */
-	assert_success(thaw_catalogue_each_lease(s->catalogue, count_lease, &count, &err, &dropped),
+	assert_success(thaw_catalogue_each_lease(s->catalogue, count_lease, &count, &err,
+						 &dropped),
 		       &err);
 	assert_int_equal(count, put);
 	for (unsigned i = 0; i < 3; i++) {
 		char old[8];
 
 		(void)snprintf(old, sizeof(old), "%u", i);
-		assert_success(thaw_catalogue_remove_lease(s->catalogue, old, &err), &err);
+		assert_success(thaw_catalogue_remove_lease(s->catalogue, old, &err),
+			       &err);
 	}
 	assert_success(thaw_catalogue_put_lease(s->catalogue, id, lease, &err), &err);
 	json_decref(lease);
@@ -428,7 +463,8 @@ static void test_no_descriptor_is_inherited_or_left(void **state)
 		char path[64], target[512] = "";
 
 		(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-		if (entry->d_name[0] == '.' || readlink(path, target, sizeof(target) - 1) < 0)
+		if (entry->d_name[0] == '.' ||
+		    readlink(path, target, sizeof(target) - 1) < 0)
 			continue;
 		if (strstr(target, s->directory))
 			assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
@@ -470,7 +506,8 @@ static void expect_busy(struct state *s)
 			     "Device or resource busy") != 0)
 		_exit(1);
 	/* Of images another process's is no reason not to work. */
-	if (thaw_catalogue_open(&images, &err, &other.leases, &other.images, &other.catalogue) != 0 ||
+	if (thaw_catalogue_open(&images, &err, &other.leases, &other.images,
+				&other.catalogue) != 0 ||
 	    !other.images.in_memory || !strstr(other.images.why, "in use"))
 		_exit(2);
 	put_image(&other, 5);
@@ -543,7 +580,8 @@ static void test_killed_while_writing(void **state)
 		close(pipes[1]);
 		/* Not by the clock: after it has done so and so much. */
 		for (unsigned n = 0; n <= round * 3; n++)
-			assert_int_equal(read(pipes[0], &said, sizeof(said)), sizeof(said));
+			assert_int_equal(read(pipes[0], &said, sizeof(said)),
+					 sizeof(said));
 		assert_int_equal(kill(pid, SIGKILL), 0);
 		assert_int_equal(waitpid(pid, NULL, 0), pid);
 		while (read(pipes[0], &now, sizeof(now)) == sizeof(now))
@@ -564,7 +602,8 @@ static void test_killed_while_writing(void **state)
 static void test_foreign_files_are_dropped(void **state)
 {
 	struct state *s = *state;
-	char *file = in_directory(s, "leases.mdb"), *elsewhere = in_directory(s, "elsewhere");
+	char *file = in_directory(s, "leases.mdb"),
+	     *elsewhere = in_directory(s, "elsewhere");
 	struct stat st;
 
 	/* Open to others: who knows who wrote it. */
@@ -646,8 +685,9 @@ static void test_missing_and_read_only_directory(void **state)
 
 	assert_success(open_in(s, missing, &err), &err);
 	assert_true(s->leases.in_memory && s->images.in_memory);
-	assert_string_equal(s->images.why,
-			    "its directory cannot be written to: No such file or directory");
+	assert_string_equal(
+		s->images.why,
+		"its directory cannot be written to: No such file or directory");
 	close_it(s);
 	free(missing);
 
@@ -673,13 +713,16 @@ static void test_missing_and_read_only_directory(void **state)
 /* What is there can be read on a read-only file system, and what is put then is not kept. */
 static void read_only(struct state *s)
 {
-	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 ||
+	if (unshare(CLONE_NEWNS) < 0 ||
+	    mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 ||
 	    mount(s->directory, s->directory, NULL, MS_BIND, NULL) < 0 ||
 	    mount(NULL, s->directory, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL) < 0)
 		_exit(77);
 	open_it(s);
-	if (!s->leases.in_memory || s->leases.state != THAW_CATALOGUE_OK || s->leases.kept != 1 ||
-	    strcmp(s->leases.why, "its directory cannot be written to: Read-only file system") != 0)
+	if (!s->leases.in_memory || s->leases.state != THAW_CATALOGUE_OK ||
+	    s->leases.kept != 1 ||
+	    strcmp(s->leases.why,
+		   "its directory cannot be written to: Read-only file system") != 0)
 		_exit(1);
 	if (lease_number(s, "a") != 1)
 		_exit(2);
@@ -697,7 +740,8 @@ static void no_space(struct state *s)
 	json_t *lease;
 	int put = 0, r, fd;
 
-	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 ||
+	if (unshare(CLONE_NEWNS) < 0 ||
+	    mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 ||
 	    mount("none", s->directory, "tmpfs", 0, "size=128k,mode=0700") < 0)
 		_exit(77);
 	memset(text, 'x', 4000);

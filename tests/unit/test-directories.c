@@ -137,7 +137,8 @@ static void test_fallback(void **state)
 	assert_path(s, place.path, "thaw/state");
 	assert_true(place.fallback);
 	assert_string_equal(place.rule, "run-time directory");
-	assert_non_null(strstr(place.why, "missing/.local/state/thaw\" cannot be made: No such file"));
+	assert_non_null(strstr(
+		place.why, "missing/.local/state/thaw\" cannot be made: No such file"));
 	free(place.path);
 	assert_int_equal(stat(missing, &st), -1); /* not for us to make */
 
@@ -184,8 +185,8 @@ static void test_not_ours(void **state)
 	struct state *s = *state;
 	struct thaw_error err = { 0 };
 	struct thaw_place place;
-	_cleanup_(freep) char *own = join_path(s->top, "own"), *other = join_path(s->top, "other"),
-			      *odd = join_path(s->top, "a,b");
+	_cleanup_(freep) char *other = join_path(s->top, "other");
+	_cleanup_(freep) char *own = join_path(s->top, "own");
 	char *path = NULL;
 
 	assert_int_equal(mkdir(own, 0700), 0);

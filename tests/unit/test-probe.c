@@ -14,12 +14,12 @@
 static const char *lacking;
 static int lacking_error;
 
-int __real_mount(const char *source, const char *target, const char *type, unsigned long flags,
-		 const void *data);
-int __wrap_mount(const char *source, const char *target, const char *type, unsigned long flags,
-		 const void *data);
-int __wrap_mount(const char *source, const char *target, const char *type, unsigned long flags,
-		 const void *data)
+int __real_mount(const char *source, const char *target, const char *type,
+		 unsigned long flags, const void *data);
+int __wrap_mount(const char *source, const char *target, const char *type,
+		 unsigned long flags, const void *data);
+int __wrap_mount(const char *source, const char *target, const char *type,
+		 unsigned long flags, const void *data)
 {
 	if (lacking && type && strncmp(type, lacking, strlen(lacking)) == 0) {
 		errno = lacking_error;
@@ -181,8 +181,10 @@ static void test_leaves_nothing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_missing_parts), TEST(test_user_namespaces),
-		TEST(test_only_what_is_asked_for_is_tried), TEST(test_findings),
+		TEST(test_missing_parts),
+		TEST(test_user_namespaces),
+		TEST(test_only_what_is_asked_for_is_tried),
+		TEST(test_findings),
 		TEST(test_leaves_nothing),
 	};
 

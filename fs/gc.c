@@ -131,6 +131,8 @@ static bool remove_tree(struct gc *gc, const char *store, const char *name)
 		(void)!thaw_scratch_remove(old); /* of an earlier try */
 		if (rename(path, old) < 0 || thaw_scratch_remove(old) < 0)
 			return false;
+		/* While it is held: who waits for it sees that it is another's name now. */
+		(void)unlink(lock_path);
 	}
 	note(gc, strrchr(store, '/') + 1, path, bytes);
 	return true;
@@ -163,6 +165,28 @@ static void collect_trees(struct gc *gc, const char *kind, const char *marker)
 	}
 	if (directory)
 		(void)closedir(directory);
+}
+
+void thaw_gc_layer(const char *tree)
+{
+	static const struct thaw_gc_options options = { 0 };
+	struct gc gc = { .options = &options, .removed = json_array() };
+	_cleanup_(freep) char *store = strdup(tree);
+	char *name = store ? strrchr(store, '/') : NULL;
+
+	/* STORE/KEY/tree */
+	if (name && strcmp(name, "/tree") == 0) {
+		*name = '\0';
+		name = strrchr(store, '/');
+	}
+	if (name && gc.removed && is_key(name + 1) && read_all_mounts(&gc) == 0 &&
+	    !is_mounted(&gc, name + 1)) {
+		*name = '\0';
+		(void)remove_tree(&gc, store, name + 1);
+	}
+	json_decref(gc.removed);
+	free(gc.mounts);
+	free(gc.namespaces);
 }
 
 /* -- images -- */

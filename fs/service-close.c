@@ -13,6 +13,7 @@
 #include "overlay.h"
 #include "scratch.h"
 #include "service-keepers.h"
+#include "thaw/gc.h"
 #include "thaw/mount.h"
 #include "util/cleanup.h"
 
@@ -60,13 +61,31 @@ static void remove_scratch(const struct job *job)
 	}
 }
 
+/*
+ * Files that were relocated for a directory that was made for this view: the next
+ * session's has another name, as a rule, so nobody would use them again.
+ */
+static void remove_layers(const struct job *job, const struct thaw_mountpoint *mounted)
+{
+	size_t len = strlen(job->service->layers_directory);
+
+	for (const char *p = mounted->lower; *p; p = thaw_mountinfo_next_lower(p))
+		if (strncmp(p, job->service->layers_directory, len) == 0)
+			thaw_gc_layer(p);
+}
+
 static int run_close(struct job *job, int socket)
 {
 	const struct thaw_lease *lease = &job->view->lease;
 	struct job_message done = { .kind = JOB_DONE };
+	struct thaw_mountpoint mounted = { 0 };
+	bool relocated = job->service->root && lease->made && !job->view->plain &&
+			 thaw_mountinfo_find(lease->directory, NULL, &mounted) == 0 && mounted.view;
 
 	done.result = unmount(job, &done.err);
 	if (done.result == 0) {
+		if (relocated)
+			remove_layers(job, &mounted);
 		remove_scratch(job);
 		if (!job->service->root && job->view->images[0])
 			service_keeper_clear(job->view->images[0]->state_directory);

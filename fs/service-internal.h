@@ -39,6 +39,7 @@
 #define SERVICE_CONNECTIONS_USER 64u   /* of one ordinary user */
 #define SERVICE_VIEWS_MAX	 4096u
 #define SERVICE_VIEWS_USER	 512u
+#define SERVICE_REGISTERED_MAX 4096u /* archives, by ordinary users, in one run */
 #define SERVICE_JOBS_MAX	 128u  /* at a time; beyond it, calls are refused */
 #define SERVICE_GRACE		 60u   /* seconds that a lost connection's views stay */
 #define SERVICE_LINGER		 10u   /* seconds that an unused image stays mounted */
@@ -264,7 +265,8 @@ struct view {
 	int scratch_lock;
 	char device[32]; /* of its mount */
 	char *link;	 /* below sessions/ */
-	bool gone; /* to be swept */
+	bool plain; /* none of its images needed a rendered layer */
+	bool gone;  /* to be swept */
 	bool attached; /* a clone of its mount was given away */
 	struct closing *also; /* another Close that waits for its end */
 };
@@ -355,6 +357,7 @@ struct service {
 	uint64_t mounts_look;	/* when to look at the mount table */
 	int64_t started;
 	struct metrics metrics;
+	unsigned registered; /* archives, by ordinary users */
 	bool metrics_stale;
 };
 

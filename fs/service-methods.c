@@ -50,14 +50,33 @@ static void method_list(struct connection *connection)
 	connection_reply(connection, json_pack("{s:o}", "views", views));
 }
 
+/* Packed here, and remembered. A name that JSON cannot carry was never registered. */
+static int add_known(void *userdata, const struct thaw_catalogue_image *image)
+{
+	char hex[THAW_DIGEST_HEX];
+
+	thaw_digest_hex(image->identity, hex);
+	return json_array_append_new(userdata,
+				     json_pack("{s:s, s:s, s:s, s:s, s:I}", "image", image->name,
+					       "identity", hex, "state", "known", "path", image->path,
+					       "used", (json_int_t)image->used)) < 0 ?
+		       -ENOMEM :
+		       0;
+}
+
 static void method_images(struct connection *connection)
 {
 	struct service *service = connection->service;
+	struct thaw_error err = { 0 };
+	unsigned dropped = 0;
 	json_t *images;
 
 	if (connection_parameters(connection, connection->call.parameters, NULL, 0) < 0)
 		return;
 	images = json_array();
+	if (connection->privileged &&
+	    thaw_catalogue_each_image(service->catalogue, add_known, images, &err, &dropped) < 0)
+		service_log(service, LOG_WARNING, "catalogue", "why", err.text, NULL);
 	for (struct image *image = service->images; image; image = image->next)
 		if (!image->gone)
 			(void)json_array_append_new(images, image_to_json(image));
@@ -258,8 +277,13 @@ static void method_register(struct connection *connection)
 		(void)connection_invalid(connection, "identity");
 		return;
 	}
+	if (!connection->privileged && service->registered >= SERVICE_REGISTERED_MAX) {
+		connection_refuse(connection, "Limit", "too many archives were registered");
+		return;
+	}
 	if (source_of(connection, path, options, fd, &own, &source) < 0)
 		return;
+	service->registered += !connection->privileged;
 	image.name = (char *)slash + 1; /* not written to */
 	image.path = (char *)image_path;
 	image.used = (int64_t)time(NULL);

@@ -521,6 +521,16 @@ static void note_plain(struct job *job, uint64_t plain)
 			job->images[i]->plain = true;
 }
 
+/* For thaw gc. Most are in no catalogue: only those that thaw open has packed. */
+static void touch_images(const struct view *view)
+{
+	for (unsigned i = 0; i < view->lease.image_count; i++)
+		if (thaw_catalogue_touch_image(view->service->catalogue,
+					       view->lease.images[i].identity, (int64_t)time(NULL),
+					       NULL) < 0)
+			view_log(view, LOG_WARNING, "use-not-recorded", NULL);
+}
+
 static void open_done(struct job *job, const struct job_message *message, int *fd)
 {
 	struct service *service = job->service;
@@ -532,6 +542,7 @@ static void open_done(struct job *job, const struct job_message *message, int *f
 		return;
 	}
 	note_plain(job, message->value);
+	view->plain = message->value + 1 == 1ull << view->lease.image_count; /* of each */
 	memcpy(view->images, job->images, sizeof(view->images));
 	memset(job->images, 0, sizeof(job->images));
 	(void)snprintf(view->device, sizeof(view->device), "%s", message->device);
@@ -544,6 +555,7 @@ static void open_done(struct job *job, const struct job_message *message, int *f
 	job->view = NULL;
 	view_opened(view);
 	view_renew(view, job->connection);
+	touch_images(view);
 	service->metrics.opens++;
 	view_log(view, LOG_INFO, "opened", NULL);
 	event_send(service, "opened", view);
@@ -698,6 +710,7 @@ static void change_done(struct job *job, const struct job_message *message)
 		return;
 	}
 	note_plain(job, message->value);
+	view->plain = false; /* not looked into again */
 	for (unsigned i = 0; i < lease->image_count; i++) {
 		if (i < job->request->first_new)
 			continue;

@@ -19,11 +19,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "mountinfo.h"
@@ -187,16 +189,53 @@ static int as_caller(struct opener *opener, int (*act)(struct opener *opener))
 	return r;
 }
 
-/* A mount of somebody else's under our fingers would be hidden, or hide us. */
+/*
+ * Which mount a path is on, and of which device. The table of mounts would tell too, but
+ * reading it takes the longer the more views there are.
+ */
+static int look_at_mount(struct opener *opener, const char *path, struct statx *stx)
+{
+	if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC,
+		  STATX_MNT_ID | STATX_TYPE, stx) == 0)
+		return 0;
+	return errno == ENOENT ? THAW_NOT_FOUND : thaw_io(&opener->err, -errno, "\"%.300s\"", path);
+}
+
+/* What is mounted there would be hidden, or hide us. */
 static int check_unoccupied(struct opener *opener)
 {
-	struct thaw_mountpoint found;
-	int r = thaw_mountinfo_find(opener->directory, &opener->err, &found);
+	_cleanup_(freep) char *parent = strdup(opener->directory);
+	struct statx here, above;
+	int r;
 
-	return r == 0 ? thaw_refused(&opener->err, "\"%.300s\": something is mounted there",
-				     opener->directory) :
-	       r < 0  ? r :
-			0;
+	if (!parent)
+		return thaw_oom(&opener->err);
+	parent[strrchr(parent, '/') - parent + (strrchr(parent, '/') == parent)] = '\0';
+	r = look_at_mount(opener, opener->directory, &here);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	r = look_at_mount(opener, parent, &above);
+	if (r == 0 && here.stx_mnt_id != above.stx_mnt_id)
+		return thaw_refused(&opener->err, "\"%.300s\": something is mounted there",
+				    opener->directory);
+	return r < 0 ? r : 0;
+}
+
+/* The device of the view that was just mounted: it stands where it was to stand, or nowhere. */
+static int note_device(struct opener *opener, long type)
+{
+	struct statfs fs;
+	struct statx stx;
+	int r = look_at_mount(opener, opener->directory, &stx);
+
+	if (r < 0)
+		return r;
+	if (r > 0 || statfs(opener->directory, &fs) < 0 || fs.f_type != type)
+		return thaw_refused(&opener->err, "\"%.300s\": was moved while the view was mounted",
+				    opener->directory);
+	(void)snprintf(opener->message.device, sizeof(opener->message.device), "%u:%u",
+		       stx.stx_dev_major, stx.stx_dev_minor);
+	return 0;
 }
 
 /* -- the scratch layer -- */
@@ -358,7 +397,6 @@ static int mount_view(struct opener *opener)
 {
 	struct thaw_overlay_layer layers[LAYERS_MAX];
 	struct thaw_overlay overlay;
-	struct thaw_mountpoint mounted;
 	char source[128], place[64];
 	int r;
 
@@ -369,17 +407,7 @@ static int mount_view(struct opener *opener)
 	 */
 	(void)snprintf(place, sizeof(place), "/proc/self/fd/%d/.", opener->directory_fd);
 	r = thaw_overlay_mount(&overlay, place, &opener->err);
-	if (r < 0)
-		return r;
-	r = thaw_mountinfo_find(opener->directory, &opener->err, &mounted);
-	if (r == 0 && mounted.view) {
-		(void)snprintf(opener->message.device, sizeof(opener->message.device), "%s",
-			       mounted.device);
-		return 0;
-	}
-	return r < 0 ? r :
-		       thaw_refused(&opener->err, "\"%.300s\": was moved while the view was mounted",
-				    opener->directory);
+	return r < 0 ? r : note_device(opener, OVERLAYFS_SUPER_MAGIC);
 }
 
 /* Where the directory is now, if not where it was: nothing stays mounted there. */
@@ -496,15 +524,9 @@ static int open_shared(struct opener *opener)
 /* Without root: a plain mount of our own. */
 static int open_plain(struct opener *opener)
 {
-	struct thaw_mountpoint mounted;
 	int r = want(opener, 0);
 
-	if (r == 0)
-		r = thaw_mountinfo_find(opener->directory, &opener->err, &mounted);
-	if (r == 0)
-		(void)snprintf(opener->message.device, sizeof(opener->message.device), "%s",
-			       mounted.device);
-	return r == THAW_NOT_FOUND ? thaw_io(&opener->err, -ENOTCONN, "the mount has ended") : r;
+	return r < 0 ? r : note_device(opener, FUSE_SUPER_MAGIC);
 }
 
 int opener_run(struct job *job, int socket)

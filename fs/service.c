@@ -27,8 +27,11 @@
 #include "thaw/directories.h"
 #include "util/cleanup.h"
 
-/* Mounts of others change the table too: not looked at more often than this. */
-#define LOOK_INTERVAL 1u
+/*
+ * Mounts of others change the table too: not looked at more often than this. It takes
+ * the longer the more views there are.
+ */
+#define LOOK_INTERVAL(service) (1u + (service)->view_count / 256)
 
 /* -- events -- */
 
@@ -100,7 +103,7 @@ static void mounts_ready(struct source *source, uint32_t events)
 
 	if (service->mounts_look)
 		return;
-	service->mounts_look = thaw_boottime() + LOOK_INTERVAL;
+	service->mounts_look = thaw_boottime() + LOOK_INTERVAL(service);
 	service_wake_at(service, service->mounts_look);
 }
 

@@ -17,6 +17,8 @@ static void print_images(const json_t *images)
 		int64_t keeper = node_number(image, "keeper");
 		char pid[24] = "-";
 
+		if (strcmp(node_text(image, "state"), "known") == 0)
+			name = node_text(image, "path");
 		if (keeper > 0)
 			(void)snprintf(pid, sizeof(pid), "%lld", (long long)keeper);
 		printf("%-16.16s %-9s %5lld %7s  ", node_text(image, "identity"),
@@ -89,11 +91,12 @@ static int run(int argc, char **argv)
 const struct tool_command tool_images = {
 	.name = "images",
 	.run = run,
-	.summary = "list the images that the node service has mounted",
+	.summary = "list the images that the node service knows",
 	.help = "Usage: thaw images [OPTION...]\n"
 		"\n"
 		"Lists the images that the node service has mounted, with the number of views\n"
-		"over each. An image stays mounted for some seconds after its last view.\n"
+		"over each, and those that thaw open has packed. An image stays mounted for\n"
+		"some seconds after its last view.\n"
 		"\n"
 		"  --socket=PATH  of the node service\n"
 		"  --json         print JSON\n"

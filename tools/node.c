@@ -141,7 +141,7 @@ static int images_called(struct thaw_client *client, const char *name,
 	if (r != THAW_EXIT_OK)
 		return r;
 	json_array_foreach(json_object_get(answer, "images"), i, image)
-		if (image_is_called(image, name) &&
+		if (json_object_get(image, "directory") && image_is_called(image, name) &&
 		    add_place(places, node_text(image, "directory")) < 0)
 			r = tool_fail_errno(name, -ENOMEM);
 	json_decref(answer);

@@ -38,3 +38,10 @@ struct thaw_gc_options {
  */
 _must_check_ int thaw_gc(const struct thaw_gc_options *options, struct thaw_error *err,
 			 json_t *report);
+
+/*
+ * Remove one rendered layer (its "tree", as the mount table shows it) unless it is in use:
+ * of a view whose directory is gone for good, nobody else has that prefix. Does nothing for
+ * what is no layer.
+ */
+void thaw_gc_layer(const char *tree);

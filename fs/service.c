@@ -203,6 +203,20 @@ static int lock(struct service *service, struct thaw_error *err)
 	return thaw_io(err, -errno, "\"%.300s\"", path);
 }
 
+/* Images that thaw open has packed, when the catalogue does not know of them any more. */
+static void refill_catalogue(struct service *service)
+{
+	_cleanup_(freep) char *store = NULL;
+	struct thaw_error err = { 0 };
+	unsigned added = 0;
+	int r = thaw_state_directory("images", NULL, &err, &store);
+
+	if (r == 0)
+		r = thaw_catalogue_refill(service->catalogue, store, &err, &added);
+	if (r < 0)
+		service_log(service, LOG_WARNING, "catalogue", "of", "images", "why", err.text, NULL);
+}
+
 static int open_catalogue(struct service *service, struct thaw_error *err)
 {
 	_cleanup_(freep) char *leases = NULL;
@@ -228,6 +242,8 @@ static int open_catalogue(struct service *service, struct thaw_error *err)
 			service_log(service, LOG_WARNING, "catalogue", "of", i ? "images" : "leases",
 				    "state", thaw_catalogue_state_name(reports[i].state), "why",
 				    reports[i].why, NULL);
+	if (reports[1].state != THAW_CATALOGUE_OK)
+		refill_catalogue(service);
 	return 0;
 }
 

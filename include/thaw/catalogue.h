@@ -107,7 +107,8 @@ _must_check_ int thaw_catalogue_each_lease(struct thaw_catalogue *catalogue,
 
 struct thaw_catalogue_image {
 	uint8_t identity[THAW_DIGEST_SIZE];
-	uint8_t index_digest[THAW_DIGEST_SIZE]; /* what traces are kept by */
+	uint8_t index_digest
+		[THAW_DIGEST_SIZE]; /* what traces are kept by; zero: unknown */
 	/* Any bytes but NUL; kind and python may be NULL. malloc'ed in results. */
 	char *name;
 	char *path;    /* absolute */
@@ -145,6 +146,15 @@ typedef int thaw_catalogue_image_fn(void *userdata,
 _must_check_ int thaw_catalogue_each_image(struct thaw_catalogue *catalogue,
 					   thaw_catalogue_image_fn *fn, void *userdata,
 					   struct thaw_error *err, unsigned *ret_dropped);
+
+/*
+ * After a catalogue was created or rebuilt: put the images (*.thaw) of a directory
+ * that are not known. Their index digest stays zero, since only their ends are read.
+ * What is no image is passed over. *ret_added: how many.
+ */
+_must_check_ int thaw_catalogue_refill(struct thaw_catalogue *catalogue,
+				       const char *directory, struct thaw_error *err,
+				       unsigned *ret_added);
 
 /* -- sources: which image an archive was packed into -- */
 

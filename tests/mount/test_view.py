@@ -474,6 +474,7 @@ def test_nothing_is_shared_across_cgroups(tiny, work, cgroups):
         wait_until(lambda: len(serving(second.process, third.process)) == 1, "one worker to end")
         for one in (second, third):
             assert one.tell('cat "$THAW_ENV/lib/one" "$THAW_ENV/lib/two"') == ["one", "two", "done 0"]
+        wait_until(lambda: "populated 0" in (cgroups[0] / "cgroup.events").read_text(), "all to end")
         # Only the socket of the killed is left, until somebody comes.
         thaw("run", tiny, "--", "true", cwd=work)
         for one in (second, third):

@@ -56,7 +56,8 @@ static void plan_files(struct thaw_layer_plan *plan, bool *ret_linked)
 
 /*
  * What conda-unpack would do has been done, and could not be done again: it is
- * left without records. A script that conda-pack did not write stays as it is.
+ * left without records. A script that conda-pack did not write stays as it is, and
+ * so does one in an image whose relocations nobody looked for.
  */
 static int plan_script(struct thaw_layer_plan *plan, struct thaw_error *err)
 {
@@ -64,7 +65,8 @@ static int plan_script(struct thaw_layer_plan *plan, struct thaw_error *err)
 	struct thaw_inode inode;
 	int r;
 
-	if (thaw_image_find(plan->image, "bin/conda-unpack", &inode) != 0 ||
+	if (thaw_image_relocated_count(plan->image) == 0 ||
+	    thaw_image_find(plan->image, "bin/conda-unpack", &inode) != 0 ||
 	    inode.type != THAW_REGULAR || inode.nlink > 1 ||
 	    inode.size > THAW_CONDA_SCRIPT_MAX)
 		return 0;

@@ -4,7 +4,6 @@ conda environments wherever they stand. The reference is conda-unpack: what it m
 an unpacked copy at a path must be what a view there shows, byte for byte.
 """
 import concurrent.futures
-import ctypes
 import functools
 import hashlib
 import json
@@ -371,3 +370,35 @@ def test_alias_too_long(work):
     alias.parent.mkdir(parents=True)
     result = view(image_of("conda.tar.gz", work), alias, "true", code=125)
     assert b"280 bytes" in result.err and b"255" in result.err
+
+
+# -- what the other commands say
+
+def test_verify_and_diff_know_relocations(work):
+    image = image_of("conda.tar.gz", work)
+    verified = json.loads(thaw("verify", "--json", "--quiet", image).text)
+    assert verified["sites"] > 20 and verified["bad_sites"] == 0 and verified["ok"]
+    # The same files, of which nobody says that they carry a path.
+    thaw("extract", "--tar", image, work / "plain.tar")
+    thaw("pack", work / "plain.tar", "-o", work / "plain.thaw", "--quiet", "--level", "1",
+         "--kind", "tree")
+    differences = json.loads(thaw("diff", "--json", image, work / "plain.thaw",
+                                  code=command.DIFFERENT).text)
+    changed = {entry["path"]: entry["changes"] for entry in differences["changed"]}
+    assert changed["share/place/config.txt"] == ["relocations"]
+    assert all(changes == ["relocations"] for changes in changed.values())
+    text = thaw("diff", image, work / "plain.thaw", code=command.DIFFERENT).text
+    assert "* share/place/config.txt: relocations\n" in text
+
+
+@pytest.mark.fuse
+def test_warming_keeps_relocations(work, state):
+    """A rewritten image has other inode numbers, and the same files to render."""
+    require_views()
+    image = work / "warm.thaw"
+    alias = work / "environment"
+    thaw("warm", image_of("conda.tar.gz", work), "-o", image, "--", "python", "-c",
+         "import pureplace.cli, json", env=command.environment(THAW_STATE_DIR=str(state)))
+    assert json.loads(thaw("verify", "--json", "--quiet", image).text)["ok"]
+    out = view(image, alias, alias / "bin" / "python", "-c", SHOW).text.split("\n")
+    assert out[:3] == [str(alias)] * 3

@@ -262,6 +262,8 @@ static void nothing_to_render(void **state)
 	char *tree = s->path;
 
 	tar_text(&tar, "bin/tool", "#!/bin/sh\n");
+	tar_text(&tar, "bin/conda-unpack",
+		 "_prefix_records = [('bin/tool', '/not/in/it', 'text')]\n");
 	make_image(s, &tar);
 	assert_success(try_render(s, "/p", &tree), &s->err);
 	assert_null(tree);

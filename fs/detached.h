@@ -23,12 +23,15 @@ void thaw_close_all_but(const int *keep, unsigned count);
 _must_check_ int thaw_socket_pair(int ret_sockets[2]);
 
 #define THAW_FDS_MAX 64u
-/* One message: len bytes (at least one), and descriptors (at most THAW_FDS_MAX). -errno. */
+/*
+ * One message: len bytes (at least one), and descriptors (at most THAW_FDS_MAX).
+ * -errno.
+ */
 _must_check_ int thaw_send_fds(int socket, const void *data, size_t len, const int *fds,
 			       unsigned count);
 /*
- * The number of descriptors, at most max (what comes beyond is closed). -ENOTCONN when the
- * other end is closed, -EBADMSG when the message has another length.
+ * The number of descriptors, at most max (what comes beyond is closed). -ENOTCONN when
+ * the other end is closed, -EBADMSG when the message has another length.
  */
 _must_check_ int thaw_receive_fds(int socket, void *data, size_t len, int *ret_fds,
 				  unsigned max);

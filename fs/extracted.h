@@ -4,11 +4,12 @@
  * Extracted trees, for where there is no FUSE: an image as plain files in the state
  * directory, one tree for an image, an interpreter and a user, shared by all views of it.
  *
- *	STATE/extracted/KEY/tree	the files, relocated to where they are and bound to
- *					the interpreter
- *	STATE/extracted/KEY/complete	what KEY is made of, and the boot that it was made
- *					in; its mtime is that of the last use
- *	STATE/extracted/.KEY.lock	stays; held (flock) while the tree is made or removed
+ *	STATE/extracted/KEY/tree	the files, relocated to where they are and
+ *					bound to the interpreter
+ *	STATE/extracted/KEY/complete	what KEY is made of, and the boot that it
+ *					was made in; its mtime: the last use
+ *	STATE/extracted/.KEY.lock	stays; held (flock) while the tree is made
+ *					or removed
  *	STATE/extracted/.KEY.new	one being made, or left by who was killed
  *
  * Nothing is synced to the disk, which would take longer than extracting: a tree that
@@ -23,5 +24,6 @@
  * NULL. *ret_tree is its path, malloc'ed. Errors as for thaw_extract(); class refused
  * when what is there is not ours alone.
  */
-_must_check_ int thaw_extracted_get(const struct thaw_image *image, const char *interpreter,
-				    struct thaw_error *err, char **ret_tree);
+_must_check_ int thaw_extracted_get(const struct thaw_image *image,
+				    const char *interpreter, struct thaw_error *err,
+				    char **ret_tree);

@@ -20,7 +20,10 @@
 
 #define LOOK_SECONDS 1
 
-/* The view's mount is gone, or, as far as anybody can tell, will never be heard of again. */
+/*
+ * The view's mount is gone, or, as far as anybody can tell, will never be heard of
+ * again.
+ */
 static void wait_for_unmount(int inotify)
 {
 	_Alignas(struct inotify_event) char buf[4096];

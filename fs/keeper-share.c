@@ -235,7 +235,10 @@ static int set_up(struct holder *holder, struct answer *answer)
 	return r;
 }
 
-/* One session: its pidfd comes, the clones go. A session that is not told is not counted. */
+/*
+ * One session: its pidfd comes, the clones go. A session that is not told is not
+ * counted.
+ */
 static void serve(struct holder *holder, int socket)
 {
 	struct answer answer = { .user_namespace = holder->user_namespace };

@@ -11,9 +11,9 @@
  * still uses (in the background) lives on, since its namespace has clones.
  *
  * The socket's name is made of all that must be the same: the images' identities, in
- * order, the warm sets, the user, the caller's user namespace, and its cgroup. Across cgroups
- * nothing is shared: when a container ends, its cgroup is killed, and workers in it
- * would take strangers along.
+ * order, the warm sets, the user, the caller's user namespace, and its cgroup. Across
+ * cgroups nothing is shared: when a container ends, its cgroup is killed, and workers
+ * in it would take strangers along.
  */
 #include "view-parts.h"
 

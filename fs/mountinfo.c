@@ -42,7 +42,10 @@ static bool add_lower(char *lower, size_t size, size_t *end, const char *path)
 	return true;
 }
 
-/* The old way to name layers: "FIRST:SECOND", a backslash before what is meant literally. */
+/*
+ * The old way to name layers: "FIRST:SECOND", a backslash before what is meant
+ * literally.
+ */
 static void add_lowers(char *lower, size_t size, size_t *end, char *value)
 {
 	char *to = value, *path = value;

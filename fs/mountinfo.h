@@ -46,7 +46,10 @@ struct thaw_mount_entry {
 	const char *lower; /* of an overlay, as above; else empty */
 };
 
-/* All mounts of this namespace, in the kernel's order (what is mounted on others comes later). */
+/*
+ * All mounts of this namespace, in the kernel's order (what is mounted on others comes
+ * later).
+ */
 struct thaw_mount_table {
 	struct thaw_mount_entry *entries;
 	size_t count, capacity;

@@ -17,7 +17,11 @@ _must_check_ int thaw_enter_user_namespace(struct thaw_error *err);
  * The same, after a child has tried both: when it fails, nothing has changed. For
  * callers that have something else to do then.
  */
-_must_check_ int thaw_enter_namespaces_or_stay(struct thaw_error *err, bool *ret_user_namespace);
+_must_check_ int thaw_enter_namespaces_or_stay(struct thaw_error *err,
+					       bool *ret_user_namespace);
 
-/* A mount namespace: what is mounted outside still arrives; what we mount does not leave. */
+/*
+ * A mount namespace: what is mounted outside still arrives; what we mount does not
+ * leave.
+ */
 _must_check_ int thaw_enter_mount_namespace(struct thaw_error *err);

@@ -39,29 +39,21 @@ int umount2(const char *target, int flags);
 
 /* -- layers by descriptor -- */
 
-/* What the kernel says about a mount that failed: "e overlay: ...". */
+/*
+ * What the kernel says about a mount that failed, as " (overlay: ...)": messages come one
+ * a read, "w " or "e " before them; the last error is the cause.
+ */
 static void kernels_words(int fs, char *buf, size_t size)
 {
-	char *end;
+	char message[256];
 	ssize_t n;
 
 	buf[0] = '\0';
-	/* Warnings come first, one a read; the last error is the cause. */
-	for (;;) {
-		char message[256];
-
-		n = read(fs, message, sizeof(message) - 1);
-		if (n <= 0)
-			return;
+	while ((n = read(fs, message, sizeof(message) - 1)) > 0) {
 		message[n] = '\0';
-		if (message[0] == 'e' || buf[0] == '\0')
-			(void)snprintf(buf, size, " (%s",
-				       message + (n > 2 ? 2 : 0)); /* cut */
-		end = strchr(buf, '\n');
-		if (end)
-			*end = '\0';
-		if (strlen(buf) + 1 < size)
-			(void)strcat(buf, ")");
+		message[strcspn(message, "\n")] = '\0';
+		if (n > 2 && message[0] == 'e')
+			(void)snprintf(buf, size, " (%s)", message + 2); /* may be cut */
 	}
 }
 
@@ -360,7 +352,9 @@ int thaw_overlay_replace(const struct thaw_overlay *old,
 				       directory);
 		return 0;
 	}
-	/* Before 6.5, or where mounts propagate in a way that the kernel does not like. */
+	/*
+	 * Before 6.5, or where mounts propagate in a way that the kernel does not like.
+	 */
 	if (umount2(directory, MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
 		return thaw_io(err, -errno, "the old view at \"%.300s\"", directory);
 	r = attach(fd, directory, 0);
@@ -397,7 +391,9 @@ static int topmost_at(const struct thaw_mount_entry *entry, struct thaw_error *e
 		if (strcmp(table.entries[i].path, entry->path) != 0)
 			continue;
 		*ret_top = table.entries[i].id;
-		/* Numbers are used again; the device tells that it is still that mount. */
+		/*
+		 * Numbers are used again; the device tells that it is still that mount.
+		 */
 		*ret_there |= table.entries[i].id == entry->id &&
 			      strcmp(table.entries[i].device, entry->device) == 0;
 	}

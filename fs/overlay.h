@@ -33,7 +33,10 @@ struct thaw_overlay {
 	const char *scratch;
 	/* A directory that is empty: a read-only overlay of one layer wants a second. */
 	const char *empty;
-	/* What the table of mounts shows; begins with THAW_MOUNT_SOURCE. At most 255 bytes. */
+	/*
+	 * What the table of mounts shows; begins with THAW_MOUNT_SOURCE. At most 255
+	 * bytes.
+	 */
 	const char *source;
 	/*
 	 * Whether overlayfs keeps its marks in "user." instead of "trusted."
@@ -76,8 +79,8 @@ _must_check_ int thaw_overlay_unmount(const char *directory, bool lazy,
 
 /*
  * Detach a mount that thaw_mount_table_read() has found, and whatever was mounted
- * inside of it or on top of it since. Never waits for who serves it. 0 also when it is gone
- * by now.
+ * inside of it or on top of it since. Never waits for who serves it. 0 also when it is
+ * gone by now.
  */
 _must_check_ int thaw_overlay_detach(const struct thaw_mount_entry *entry,
 				     struct thaw_error *err);

@@ -142,7 +142,10 @@ int thaw_scratch_remove(const char *path)
 		removal.progress = false;
 		rewinddir(top);
 		while ((entry = readdir(top)) != NULL) {
-			/* The lock goes last, with everything: until then it is seen to be held. */
+			/*
+			 * The lock goes last, with everything: until then it is seen to
+			 * be held.
+			 */
 			if (is_dot(entry->d_name) || strcmp(entry->d_name, "lock") == 0)
 				continue;
 			left++;
@@ -349,7 +352,10 @@ static int make_layer(const char *path, uid_t uid, gid_t gid)
 	if (mkdirat(fd, "upper", 0755) < 0 || mkdirat(fd, "work", 0700) < 0 ||
 	    fchmodat(fd, "upper", 0755, 0) < 0)
 		return -errno;
-	/* The view's top directory is the upper layer's; nothing to do where it is ours anyway. */
+	/*
+	 * The view's top directory is the upper layer's; nothing to do where it is ours
+	 * anyway.
+	 */
 	if ((uid != geteuid() || gid != getegid()) &&
 	    fchownat(fd, "upper", uid, gid, 0) < 0)
 		return -errno;

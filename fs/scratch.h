@@ -49,9 +49,13 @@ _must_check_ int thaw_scratch_mount(const char *directory, uint64_t size, uid_t 
 _must_check_ int thaw_scratch_usage(const char *path, struct thaw_error *err,
 				    uint64_t *ret_bytes);
 
-/* Remove all of it, also what its owner closed to us; nothing beyond it. -errno of the first
- * thing that stays. */
+/*
+ * Remove all of it, also what its owner closed to us; nothing beyond it. -errno of the
+ * first thing that stays. For any tree that nobody else can write to.
+ */
 _must_check_ int thaw_scratch_remove(const char *path);
 
-/* Remove those below base that nobody uses; their number. What cannot be removed stays. */
+/*
+ * Remove those below base that nobody uses; their number. What cannot be removed stays.
+ */
 unsigned thaw_scratch_sweep(const char *base);

@@ -15,13 +15,19 @@ struct thaw_part {
 	int keeper; /* socket to it */
 };
 
-/* The environment first, further images behind it in the order in which they are laid on top. */
+/*
+ * The environment first, further images behind it in the order in which they are laid
+ * on top.
+ */
 struct thaw_parts {
 	struct thaw_part *part;
 	unsigned count;
 };
 
-/* Open the images of a view and make their directories. To be deinit'ed also on failure. */
+/*
+ * Open the images of a view and make their directories. To be deinit'ed also on
+ * failure.
+ */
 _must_check_ int thaw_parts_open(struct thaw_parts *parts,
 				 const struct thaw_view_options *options,
 				 struct thaw_error *err);

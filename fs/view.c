@@ -241,7 +241,9 @@ static int mount_view(struct view *view, char *const *trees, struct thaw_error *
 	return r < 0 ? r : mount_layers(view, layers, count, err);
 }
 
-/* The worker of a shared mount is asked: it may have begun long ago, for somebody else. */
+/*
+ * The worker of a shared mount is asked: it may have begun long ago, for somebody else.
+ */
 static int wait_warm_shared(const struct thaw_part *part, struct thaw_error *err)
 {
 	const struct timespec moment = { .tv_nsec = 2000000 };
@@ -291,7 +293,10 @@ static int mount_parts(struct view *view, struct thaw_error *err)
 	return r;
 }
 
-/* With others, unless this view is watched, which must see all requests and only its own. */
+/*
+ * With others, unless this view is watched, which must see all requests and only its
+ * own.
+ */
 static int share_parts(struct view *view, struct thaw_error *err)
 {
 	const struct thaw_view_options *options = view->options;

@@ -51,7 +51,10 @@ struct thaw_view_options {
 	const char *scratch;
 	struct thaw_trace *trace;
 	struct thaw_timeline *timeline; /* to be filled while it is served; or NULL */
-	/* Called with a line that the user should see: that the view is extracted, and why. */
+	/*
+	 * Called with a line that the user should see: that the view is extracted, and
+	 * why.
+	 */
 	void (*notice)(const char *image, const char *text);
 };
 
@@ -62,8 +65,8 @@ struct thaw_view_options {
  * No process of the view's is a child of the caller's. On
  * failure the namespaces may have changed already: exec or exit.
  */
-_must_check_ int thaw_view_enter(const struct thaw_view_options *options, struct thaw_error *err,
-				 char **ret_path);
+_must_check_ int thaw_view_enter(const struct thaw_view_options *options,
+				 struct thaw_error *err, char **ret_path);
 
 /* PATH begins with the view's bin, THAW_ENV names the view. */
 _must_check_ int thaw_view_environment(const char *path, struct thaw_error *err);

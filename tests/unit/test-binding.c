@@ -208,14 +208,13 @@ static void test_recorded_is_never_run(void **state)
 	struct thaw_error err = { 0 };
 	char text[600], *found;
 
-	(void)snprintf(text, sizeof(text), "#!/bin/sh\ntouch '%s'\n", proof);
+	(void)snprintf(text, sizeof(text), "#!/bin/sh\n: > '%s'\n", proof);
 	write_script(script, text);
 	binding.recorded = script;
 	assert_int_equal(setenv("PATH", "/nonexistent", 1), 0);
 	assert_int_equal(thaw_binding_find(&binding, NULL, 0, &err, &found), -ENOENT);
 	assert_int_equal(access(proof, F_OK), -1);
 	/* and is run when the user says so */
-	assert_int_equal(setenv("PATH", saved_path, 1), 0);
 	assert_int_equal(thaw_binding_find(&binding, script, 0, &err, &found), -ENOENT);
 	assert_int_equal(access(proof, F_OK), 0);
 	free(script);

@@ -221,8 +221,12 @@ static int pack(const char *source)
 		r = tool_json_print(report_json(output, &report, seconds));
 	else if (!arg_quiet)
 		print_report(output, &report, seconds);
+	if (arg_steps.failed)
+		exit_code = tool_fail_text(THAW_EXIT_DAMAGED, output,
+					   "%u of its packages cannot be imported",
+					   arg_steps.failed);
 	pack_steps_deinit(&arg_steps);
-	return exit_code;
+	return r && !exit_code ? r : exit_code;
 }
 
 static int bad_value(const char *option, const char *value, const char *what)

@@ -233,7 +233,9 @@ def test_check(work, who):
     assert [i["name"] for i in report["imports"]] == sorted([*found, "raising"])
     # the image is there: what is wrong with it has been said
     thaw("verify", work / "x.thaw")
-    text = thaw("pack", source, "-o", work / "x.thaw", "--force", "--check", code=DAMAGED, **who).out
+    result = thaw("pack", source, "-o", work / "x.thaw", "--force", "--check", code=DAMAGED, **who)
+    assert result.err.endswith(b"x.thaw: 4 of its packages cannot be imported\n")
+    text = result.out
     assert b"imports   3 good, 1 lack something optional, 4 broken" in text
     assert b"\x1b" not in text and b"noise" not in text
 

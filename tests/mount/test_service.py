@@ -5,14 +5,20 @@ import os
 import pathlib
 import stat
 import subprocess
+import sys
 import threading
 
 import pytest
 
-from support.command import IO, REFUSED, USAGE, binary, one_error_line, run, thaw
+from support import command
+from support.command import REFUSED, USAGE, binary, environment, one_error_line, run, thaw
 from support.mounts import mount_at, mount_table, wait_until
 from support.service import identity, service, thaw_client
 from support.tars import member, tar
+
+sys.path.insert(0, str(command.PROJECT / "tests" / "fixtures"))
+
+import environment as fixtures  # noqa: E402
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
 
@@ -446,3 +452,62 @@ def test_unknown_option(node):
     (node.work / "run2").mkdir()
     (node.work / "state2").mkdir()
     assert one_error_line(node.thaw("serve", f"--socket={long}", env=other, code=None), "limit")
+
+
+# -- genuine environments --
+
+@pytest.fixture(scope="module")
+def packed():
+    """A venv-pack: its interpreter is this node's, and paths in it are another machine's."""
+    return fixtures.get("small")
+
+
+def python(view, script):
+    env = {k: v for k, v in environment().items() if not k.startswith("PYTHON")}
+    return run(view / "bin" / "python", "-c", script, env=env).text.strip()
+
+
+def test_environment_is_bound_to_its_place(node, work, packed):
+    """Each view for its own directory; what was rendered for it goes with it."""
+    thaw("pack", packed.archive, "-o", work / "env.thaw", "--quiet")
+    layers = node.state / "layers"
+    with node.client() as client:
+        for name in ("a", "b"):
+            client.open("s", str(work / "env.thaw"), work / name, writable=name == "b")
+            place = str(work / name)
+            assert python(work / name, "import sys; print(sys.prefix)") == place
+            assert python(work / name, "import attr; print(attr.__file__)").startswith(place)
+            assert python(work / name, "import sys; print(sys.base_prefix)") != place
+        rendered = [n for n in os.listdir(layers) if not n.startswith(".")]
+        assert len(rendered) == 2
+        client.close_view("s")
+        assert os.listdir(layers) == []
+        # In a directory that stays, the next session finds it rendered.
+        (work / "kept").mkdir()
+        client.open("s", str(work / "env.thaw"), work / "kept")
+        client.close_view("s")
+        kept, = [n for n in os.listdir(layers) if not n.startswith(".")]
+        before = os.stat(layers / kept / "manifest").st_ino
+        client.open("s", str(work / "env.thaw"), work / "kept")
+        assert os.stat(layers / kept / "manifest").st_ino == before
+
+
+def test_packages_are_installed_into_a_writable_view(node, work, packed, user):
+    """By an ordinary user, in root's service: new, upgraded, removed, and gone with the view."""
+    thaw("pack", packed.archive, "-o", work / "env.thaw", "--quiet")
+    home = work / "home"
+    home.mkdir()
+    os.chown(home, user.pw_uid, user.pw_gid)
+    node.thaw("open", "--writable", "s", work / "env.thaw", home / "env", user=user)
+    site = next((home / "env" / "lib").glob("python*")) / "site-packages"
+    script = (f"import pathlib, shutil; p = pathlib.Path({str(site)!r}); "
+              "(p / 'mine').mkdir(); (p / 'mine' / '__init__.py').write_text('x = 1'); "
+              "shutil.rmtree(p / 'attr'); (p / 'tabulate.py').unlink(missing_ok=True); "
+              "import mine; print(mine.__file__)")
+    env = {k: v for k, v in environment().items() if not k.startswith("PYTHON")}
+    out = run(home / "env" / "bin" / "python", "-c", script, user=user, env=env).text.strip()
+    assert out == str(site / "mine" / "__init__.py")
+    assert not (site / "attr").exists()
+    node.thaw("close", "s", user=user)
+    node.thaw("open", "s", work / "env.thaw", home / "env", user=user)
+    assert (site / "attr").exists() and not (site / "mine").exists()

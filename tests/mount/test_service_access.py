@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node service and other users: whose views are whose, with whose rights."""
+import json
 import os
 import pathlib
+import signal
 import stat
 import subprocess
 
 import pytest
 
 from support.command import REFUSED, one_error_line, run, thaw
-from support.mounts import mount_at
+from support.mounts import mount_at, wait_until
 from support.service import Service, identity, service, thaw_client
 from support.tars import member, tar
 
@@ -263,3 +265,30 @@ def test_a_run_directory_that_is_not_ours(work, user):
     os.chown(node.runtime, user.pw_uid, -1)
     result = node.thaw("serve", code=REFUSED)
     one_error_line(result, "not a directory of our own|belongs|ours")
+
+
+def test_deaths_under_a_users_service(work, image, user):
+    """As under root's: a dead worker or keeper is replaced, and with both the view ends."""
+    os.chown(work, user.pw_uid, user.pw_gid)
+    with service(work, "--linger=0", user=user) as node:
+        as_user(node, user, "open", "s", image, work / "view")
+
+        def look():
+            answer = json.loads(as_user(node, user, "stat", "--json", work / "view").out)
+            return answer["keeper"], answer["worker"]
+
+        def data():
+            return run("cat", work / "view" / "file", user=user).out
+
+        keeper, worker = look()
+        os.kill(worker, signal.SIGKILL)
+        assert data() == b"data" and look()[1] != worker
+        os.kill(keeper, signal.SIGKILL)
+        wait_until(lambda: look()[0] not in (0, keeper), "another keeper")
+        assert data() == b"data"
+        for pid in look():
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not json.loads(as_user(node, user, "ps", "--json").out)["views"],
+                   "the view to be given up")
+        as_user(node, user, "open", "s", image, work / "view")
+        assert data() == b"data"

@@ -202,11 +202,12 @@ class Pex(Installed):
     def __init__(self, bench, name, label, options=()):
         super().__init__(bench, name, label)
         self.options = list(options)
+        self.file = name + ".pex"
         self.path = None
 
     def check(self):
         tool = self.material.tool("pex")
-        self.path = self.material.make("%s.pex" % self.name, lambda out: spawn.run(
+        self.path = self.material.make(self.file, lambda out: spawn.run(
             [tool, "--python", self.bench.python] + self.options + ["-o", out]
             + self.requirements(), timeout=900,
             env=dict(os.environ, PEX_ROOT=os.path.join(self.bench.scratch, "pex-build"))))

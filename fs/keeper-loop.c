@@ -281,15 +281,15 @@ static bool worker_ended(struct keeper *keeper)
 	}
 	describe(keeper, status, text);
 	note_death(keeper, text);
+	killed = keeper->ours && !keeper->why[0] && WIFSIGNALED(status) &&
+		 WTERMSIG(status) == SIGKILL;
 	if (thaw_slots_answered(keeper->state) != keeper->answered)
 		keeper->barren = keeper->vain = 0;
 	/* One that was waited for in vain tells more than one that had nothing to do. */
-	else if (!atomic_load(&keeper->state->common->ready) || somebody_waits(keeper))
+	else if (somebody_waits(keeper) || (!killed && !atomic_load(&keeper->state->common->ready)))
 		keeper->barren++;
 	else
 		keeper->vain++;
-	killed = keeper->ours && !keeper->why[0] && WIFSIGNALED(status) &&
-		 WTERMSIG(status) == SIGKILL;
 	(void)thaw_slots_blame(keeper->state, killed ? THAW_GUILT_KILL : THAW_GUILT_CRASH,
 			       refuse_slot, keeper);
 	plan_retry(keeper);

@@ -44,6 +44,16 @@ def workers(keeper):
     return [pid for pid in children(keeper) if holds(pid)]
 
 
+def serving(keeper):
+    """Workers that have begun to serve: they have more than one thread."""
+    def threads(pid):
+        with contextlib.suppress(OSError):
+            return len(os.listdir(f"/proc/{pid}/task"))
+        return 0
+
+    return [pid for pid in workers(keeper) if threads(pid) > 1]
+
+
 def next_worker(keeper, old=None):
     return wait_until(lambda: next((pid for pid in workers(keeper) if pid != old), None),
                       "another worker")
@@ -62,7 +72,7 @@ def status(pid):
 # -- killed
 
 class Killer(threading.Thread):
-    """Kills one worker after the other, each after so many more requests or a while."""
+    """Kills one worker after the other, each a moment after it has begun to serve."""
 
     def __init__(self, keeper, pause=0.02):
         super().__init__(daemon=True)
@@ -71,9 +81,13 @@ class Killer(threading.Thread):
         self.kills = 0
 
     def run(self):
-        while not self.finished.wait(self.pause):
-            for pid in workers(self.keeper):
+        last = None
+        while not self.finished.wait(0.002):
+            pid = next((pid for pid in serving(self.keeper) if pid != last), None)
+            if pid is not None:
+                self.finished.wait(self.pause)
                 kill(pid)
+                last = pid
                 self.kills += 1
 
     def __enter__(self):
@@ -94,15 +108,12 @@ def test_import_while_workers_are_killed(work):
             wait_until(lambda m=mount: workers(m.process.pid), "the first worker")
             with Killer(mount.process.pid) as killer:
                 run(mount.path / "bin" / "python", "-B", "-c", IMPORT)
-                # And all the rest, whose bytes are known.
-                run("sh", "-c", 'cd "$1" && find . -type f -exec cat {} + >/dev/null', "sh",
-                    mount.path)
             after = stat(mount.path)
             # The last one killed may not have been replaced yet, but then that was not a restart.
             assert killer.kills - 1 <= after["restarts"] <= killer.kills
             assert after["refused"] == 0 and "signal 9" in after["last_death"]
             kills += killer.kills
-    assert kills >= 8
+    assert kills >= 4
 
 
 def test_bytes_are_right_while_workers_are_killed(work):
@@ -240,7 +251,7 @@ def serves_again(keeper, old):
     return wait_until(look, "the next worker to serve it again")
 
 
-@pytest.mark.parametrize("ending, times", [(signal.SIGSEGV, 1), (signal.SIGKILL, 3)])
+@pytest.mark.parametrize("ending, times", [(signal.SIGABRT, 1), (signal.SIGKILL, 3)])
 def test_request_in_flight_is_served_by_the_next_worker(work, nested, ending, times):
     with mounted(nested.path / "in.thaw", work / "mnt") as mount:
         try:
@@ -256,7 +267,7 @@ def test_request_in_flight_is_served_by_the_next_worker(work, nested, ending, ti
         assert (after["restarts"], after["refused"]) == (times, 0)
 
 
-@pytest.mark.parametrize("ending, times", [(signal.SIGSEGV, 2), (signal.SIGKILL, 4)])
+@pytest.mark.parametrize("ending, times", [(signal.SIGABRT, 2), (signal.SIGKILL, 4)])
 def test_request_that_workers_died_of(work, nested, ending, times):
     """It is refused, and nothing else is. What is killed from outside counts for less."""
     with mounted(nested.path / "in.thaw", work / "mnt") as mount:
@@ -366,9 +377,9 @@ def test_killing_idle_workers_delays_nobody(work, packed):
     """Deaths that nobody waited for say nothing about the next request."""
     with mounted(packed, work / "mnt") as mount:
         worker = None
-        for _ in range(25):
+        for _ in range(13):  # pauses between them double from the sixth on
             worker = wait_until(lambda old=worker: next(
-                (pid for pid in workers(mount.process.pid) if pid != old), None), "a worker")
+                (pid for pid in serving(mount.process.pid) if pid != old), None), "a worker")
             kill(worker)
             wait_until(lambda: ended(worker), "it to end")
         assert (mount.path / "d" / "file").read_bytes() == DATA

@@ -8,7 +8,7 @@ import pytest
 from . import command
 from .command import binary
 from .mounts import mount_table, processes, wait_until
-from .warm import children, require_views
+from .warm import require_views
 
 THAW, NOT_RUN, NOT_FOUND = 125, 126, 127
 
@@ -89,8 +89,23 @@ def of_thaw(*held):
             if name.startswith(binary()) and pid not in [process.pid for process in held]}
 
 
+def parent(pid):
+    """None for one that is gone."""
+    try:
+        return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
 def serving(*held):
     """Those that serve, without their children."""
     found = [pid for pid, name in of_thaw(*held).items() if name not in HELPERS]
-    helpers = {child for pid in found for child in children(pid)}
-    return [pid for pid in found if pid not in helpers]
+    return [pid for pid in found if parent(pid) not in (None, *found)]
+
+
+def served_by(count, *held):
+    """The same, once there are just so many: others live for a moment, as things start and end."""
+    def found():
+        now = serving(*held)
+        return now if len(now) == count else None
+    return wait_until(found, f"{count} to serve")

@@ -32,6 +32,12 @@ def fixture():
     return fixtures.get()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def built():
+    """Before any test's watchdog starts: it takes a minute when the cache has none."""
+    fixture()
+
+
 def pack(name, work):
     image = work / f"{name}.thaw"
     thaw("pack", fixture() / name, "-o", image, "--quiet")

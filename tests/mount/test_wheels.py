@@ -34,6 +34,12 @@ def fixture():
     return fixtures.get()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def built():
+    """Before any test's watchdog starts: it takes a minute when the cache has none."""
+    fixture()
+
+
 def python_option():
     """The interpreter that the fixture was made with: no other need be here."""
     return f"--python={environment._base_python()}"

@@ -83,7 +83,7 @@ def test_output(work):
 def test_several_sets_side_by_side(work):
     path = image("small", work)
     result = warm(path, "--name=one", "-c", f"python -c '{IMPORT}'",
-                  "--name=two", "-c", 'cat "$THAW_ENV/pyvenv.cfg"',
+                  "--name=two", "-c", 'cat "$THAW_ENV/lib/python3"*/site-packages/click/__init__.py',
                   "-c", 'cat "$THAW_ENV/lib/python3"*/site-packages/tabulate/__init__.py')
     assert result["warm_sets"] == ["one", "two"] and result["dropped_events"] == 0
     sets = warm_sets(path)
@@ -91,7 +91,8 @@ def test_several_sets_side_by_side(work):
     assert sets["two"]["files"] == 2  # two commands, one set
     assert sets["one"]["files"] > 10
     # One of the same name replaces it, the other stays as it was.
-    warm(path, "--name=two", "--", "sh", "-c", 'cat "$THAW_ENV/pyvenv.cfg"')
+    warm(path, "--name=two", "--", "sh", "-c",
+         'cat "$THAW_ENV/lib/python3"*/site-packages/click/__init__.py')
     again = warm_sets(path)
     assert sorted(again) == ["one", "two"] and again["two"]["files"] == 1
     assert {k: v for k, v in again["one"].items() if k != "offset"} == \
@@ -223,7 +224,7 @@ def test_bytecode_goes_into_the_annex(work):
 def test_other_sets_survive_new_inode_numbers(work):
     """A file that is added moves all that follow it; the set of before is still right."""
     path = image("small-bare", work)
-    script = 'cat "$THAW_ENV"/lib/python3*/site-packages/tabulate/*.py "$THAW_ENV/pyvenv.cfg"'
+    script = 'cat "$THAW_ENV"/lib/python3*/site-packages/tabulate/*.py "$THAW_ENV/bin/Activate.ps1"'
     warm(path, "--name=before", "-c", script + " >/dev/null")
     before = warm_sets(path)["before"]
     assert warm(path, "--name=after", *PYTHON)["added_files"] > 0

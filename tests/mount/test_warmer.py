@@ -56,7 +56,7 @@ def between(before, after):
 
 
 def test_first_import_reads_nothing(work):
-    path = image("small-warmed", work)
+    path = image("small-plain-warmed", work)
     total = warm_sets(path)["default"]["pages"]
     with background(path, work / "mnt", "--wait-warm") as place:
         before = stat(place)

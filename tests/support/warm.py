@@ -38,6 +38,17 @@ def _small_warmed(path):
     thaw("warm", once("small.thaw", _small), "-o", path, "--", "python", "-c", IMPORT)
 
 
+def _small_plain_warmed(path):
+    """
+    For mounts: as a tree, so that training sees the image's own pyvenv.cfg and links to
+    the interpreter, as a mount does, and not those that a view is given.
+    """
+    plain = path.with_suffix(".plain")
+    thaw("pack", fixtures.get("small").archive, "-o", plain, "--quiet", "--kind=tree")
+    thaw("warm", plain, "-o", path, "--", "python", "-c", IMPORT)
+    plain.unlink()
+
+
 def _small_bare(path):
     """The small environment without the bytecode of its packages."""
     tree = path.with_suffix(".tree")
@@ -74,7 +85,8 @@ def _big(path):
     thaw("warm", path, "--name=big", "-c", 'cat "$THAW_ENV/big" >/dev/null')
 
 
-MAKERS = {"small": _small, "small-warmed": _small_warmed, "small-bare": _small_bare,
+MAKERS = {"small": _small, "small-warmed": _small_warmed,
+          "small-plain-warmed": _small_plain_warmed, "small-bare": _small_bare,
           "slow": _slow, "big": _big}
 
 

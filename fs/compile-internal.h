@@ -10,13 +10,14 @@ struct subject {
 	const char *path;
 	struct thaw_image *image;
 	struct thaw_reader *reader;
-	char python[16];    /* "3.11" */
-	char tag[32];	    /* "cpython-311" */
-	char *interpreter;  /* of this node; NULL: the image's own */
+	char python[16];   /* "3.11" */
+	char tag[32];	   /* "cpython-311" */
+	char *interpreter; /* of this node; NULL: the image's own */
 	unsigned processes;
 };
 
-_must_check_ int subject_open(const char *path, const struct thaw_compile_options *options,
+_must_check_ int subject_open(const char *path,
+			      const struct thaw_compile_options *options,
 			      struct thaw_error *err, struct subject *ret_subject);
 void subject_close(struct subject *subject);
 

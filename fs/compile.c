@@ -50,7 +50,8 @@ static int read_magic(const struct subject *subject, const struct thaw_inode *di
 	*ret_magic = 0;
 	len = snprintf(pyc, sizeof(pyc), "%.*s.%s.pyc", (int)name.len - 3, name.text,
 		       subject->tag);
-	if (thaw_image_lookup(subject->image, directory->ino, "__pycache__", 11, &cache) != 0 ||
+	if (thaw_image_lookup(subject->image, directory->ino, "__pycache__", 11,
+			      &cache) != 0 ||
 	    cache.type != THAW_DIRECTORY ||
 	    thaw_image_lookup(subject->image, cache.ino, pyc, (size_t)len, &file) != 0 ||
 	    file.type != THAW_REGULAR)
@@ -65,8 +66,9 @@ static int read_magic(const struct subject *subject, const struct thaw_inode *di
 	return 0;
 }
 
-static int list_directory(const struct subject *subject, const struct thaw_inode *directory,
-			  struct sources *sources, struct thaw_error *err)
+static int list_directory(const struct subject *subject,
+			  const struct thaw_inode *directory, struct sources *sources,
+			  struct thaw_error *err)
 {
 	struct thaw_relocated relocated;
 	struct thaw_inode child;
@@ -110,7 +112,8 @@ static int list_sources(const struct subject *subject, struct sources *sources,
 	if (!beneath)
 		return thaw_oom(err);
 	for (size_t i = 0; i < 2; i++) {
-		(void)snprintf(path, sizeof(path), "%s/python%s", libs[i], subject->python);
+		(void)snprintf(path, sizeof(path), "%s/python%s", libs[i],
+			       subject->python);
 		if (thaw_image_find(subject->image, path, &directory) == 0)
 			beneath[directory.ino] = 1;
 	}
@@ -127,7 +130,8 @@ static int list_sources(const struct subject *subject, struct sources *sources,
 
 static int compare_magics(const void *a, const void *b)
 {
-	uint32_t x = ((const struct source *)a)->magic, y = ((const struct source *)b)->magic;
+	uint32_t x = ((const struct source *)a)->magic,
+		 y = ((const struct source *)b)->magic;
 
 	return (x > y) - (x < y);
 }
@@ -152,7 +156,9 @@ static uint64_t drop_valid(struct sources *sources)
 		return 0;
 	qsort(sources->items, all, sizeof(*sources->items), compare_magics);
 	for (size_t i = 0; i < all; i++) {
-		run = i && sources->items[i].magic == sources->items[i - 1].magic ? run + 1 : 1;
+		run = i && sources->items[i].magic == sources->items[i - 1].magic
+			      ? run + 1
+			      : 1;
 		if (sources->items[i].magic && run > best) {
 			best = run;
 			magic = sources->items[i].magic;
@@ -192,10 +198,11 @@ static int write_list(const struct compile *compile, const char *view, unsigned 
 		return thaw_oom(err);
 	}
 	for (size_t i = number; i < compile->sources->count; i += count) {
-		thaw_image_path(compile->subject->image, compile->sources->items[i].ino, path,
-				sizeof(path));
+		thaw_image_path(compile->subject->image, compile->sources->items[i].ino,
+				path, sizeof(path));
 		if (!strchr(path, '\n'))
-			(void)fprintf(file, "%s/%s\n", view, path); /* checked by ferror() */
+			(void)fprintf(file, "%s/%s\n", view,
+				      path); /* checked by ferror() */
 	}
 	ok = !ferror(file);
 	if (fclose(file) != 0 || !ok || lseek(fd, 0, SEEK_SET) < 0)
@@ -206,9 +213,13 @@ static int write_list(const struct compile *compile, const char *view, unsigned 
 static int compile_in_view(void *userdata, const char *path, struct thaw_error *err)
 {
 	static char *const envp[] = {
-		(char *)"PATH=/usr/bin:/bin", (char *)"HOME=/nonexistent",
-		(char *)"LC_ALL=C.UTF-8",     (char *)"PYTHONHASHSEED=0", /* the same bytes each time */
-		(char *)"PYTHONNOUSERSITE=1", (char *)"PYTHONSAFEPATH=1", NULL,
+		(char *)"PATH=/usr/bin:/bin",
+		(char *)"HOME=/nonexistent",
+		(char *)"LC_ALL=C.UTF-8",
+		(char *)"PYTHONHASHSEED=0", /* the same bytes each time */
+		(char *)"PYTHONNOUSERSITE=1",
+		(char *)"PYTHONSAFEPATH=1",
+		NULL,
 	};
 	const struct compile *compile = userdata;
 	_cleanup_(freep) char *interpreter = NULL;
@@ -220,9 +231,19 @@ static int compile_in_view(void *userdata, const char *path, struct thaw_error *
 		return r;
 	/* -S: no code of the environment's is run, only compiled. -s: paths without the view's. */
 	char *const argv[] = {
-		interpreter, (char *)"-S", (char *)"-m", (char *)"compileall", (char *)"-q",
-		(char *)"-q", (char *)"-f", (char *)"--invalidation-mode",
-		(char *)"unchecked-hash", (char *)"-s", (char *)path, (char *)"-i", (char *)"-",
+		interpreter,
+		(char *)"-S",
+		(char *)"-m",
+		(char *)"compileall",
+		(char *)"-q",
+		(char *)"-q",
+		(char *)"-f",
+		(char *)"--invalidation-mode",
+		(char *)"unchecked-hash",
+		(char *)"-s",
+		(char *)path,
+		(char *)"-i",
+		(char *)"-",
 		NULL,
 	};
 
@@ -264,8 +285,8 @@ int thaw_compile(const char *image, const struct thaw_compile_options *options,
 	if (r == 0) {
 		result.valid = drop_valid(&sources);
 		if (sources.count)
-			r = thaw_train_with(&view, compile_in_view, &compile, NULL, gathered,
-					    options->interrupted, err, &status);
+			r = thaw_train_with(&view, compile_in_view, &compile, NULL,
+					    gathered, options->interrupted, err, &status);
 	}
 	if (r == 0 && status != 0)
 		r = thaw_io(err, -EIO, "compiling it was ended (status %d)", status);

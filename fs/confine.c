@@ -45,14 +45,17 @@ static int close_file_systems(const char *path, struct thaw_error *err)
 
 static int drop_capabilities(struct thaw_error *err)
 {
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_header_struct header = { .version =
+							   _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct none[2] = { 0 };
 
 	/* Root would have them all again after an exec: hence the bounding set too. */
 	for (int capability = 0; capability < 64; capability++)
-		(void)prctl(PR_CAPBSET_DROP, capability, 0, 0, 0); /* EINVAL behind the last one */
+		(void)prctl(PR_CAPBSET_DROP, capability, 0, 0,
+			    0); /* EINVAL behind the last one */
 	(void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-	if (syscall(SYS_capset, &header, none) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+	if (syscall(SYS_capset, &header, none) < 0 ||
+	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return thaw_io(err, -errno, "privileges cannot be given up");
 	return 0;
 }
@@ -65,9 +68,10 @@ static int drop_capabilities(struct thaw_error *err)
  */
 static int restrict_calls(struct thaw_error *err)
 {
-#define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
-#define NO(number)                                                 \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (number), 0, 1),       \
+#define LOAD(field) \
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
+#define NO(number)                                           \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (number), 0, 1), \
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM)
 	static const struct sock_filter filter[] = {
 		LOAD(arch),
@@ -76,7 +80,8 @@ static int restrict_calls(struct thaw_error *err)
 #elif defined(__aarch64__)
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_AARCH64, 1, 0),
 #else
-		BPF_JUMP(BPF_JMP | BPF_JA, 0, 0, 0), /* system calls as we were compiled with */
+		BPF_JUMP(BPF_JMP | BPF_JA, 0, 0,
+			 0), /* system calls as we were compiled with */
 #endif
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
 		LOAD(nr),

@@ -31,10 +31,10 @@ static int find_version(struct subject *subject, struct thaw_error *err)
 	python = json_string_value(json_object_get(meta, "python"));
 	n = python ? sscanf(python, "%1u.%3u%c", &major, &minor, &suffix) : 0;
 	if (n >= 2 && (n == 2 || suffix == 't')) {
-		(void)snprintf(subject->python, sizeof(subject->python), "%u.%u%s", major, minor,
-			       n == 3 ? "t" : "");
-		(void)snprintf(subject->tag, sizeof(subject->tag), "cpython-%u%u%s", major, minor,
-			       n == 3 ? "t" : "");
+		(void)snprintf(subject->python, sizeof(subject->python), "%u.%u%s", major,
+			       minor, n == 3 ? "t" : "");
+		(void)snprintf(subject->tag, sizeof(subject->tag), "cpython-%u%u%s",
+			       major, minor, n == 3 ? "t" : "");
 	}
 	json_decref(meta);
 	return subject->python[0] ? 0 : thaw_refused(err, "holds no Python environment");
@@ -75,8 +75,8 @@ void subject_close(struct subject *subject)
 	*subject = (struct subject){ 0 };
 }
 
-int subject_interpreter(const struct subject *subject, const char *path, struct thaw_error *err,
-			char **ret_interpreter)
+int subject_interpreter(const struct subject *subject, const char *path,
+			struct thaw_error *err, char **ret_interpreter)
 {
 	char versioned[32];
 	const char *const names[] = { versioned, "python3", "python" };
@@ -105,7 +105,8 @@ static void __attribute__((noreturn)) run_job(const struct job *job)
 	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
 
 	/* Last, so that nothing that is moved is overwritten: none of ours are below 3. */
-	if (null < 0 || dup2(job->input, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0 ||
+	if (null < 0 || dup2(job->input, 0) < 0 || dup2(null, 1) < 0 ||
+	    dup2(null, 2) < 0 ||
 	    (job->output >= 0 && job->output != 3 && dup2(job->output, 3) < 0) ||
 	    (job->output == 3 && fcntl(3, F_SETFD, 0) < 0) || chdir("/") < 0)
 		_exit(CANNOT_RUN);

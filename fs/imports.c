@@ -14,8 +14,8 @@
 #include "util/cleanup.h"
 #include "util/write-all.h"
 
-#define REASON_MAX 300u
-#define RESULT_MAX (64u << 20)
+#define REASON_MAX   300u
+#define RESULT_MAX   (64u << 20)
 /* Where programs may put what they must; in the scratch layer, out of the packages' sight. */
 #define SCRATCH_HOME ".thaw-check"
 
@@ -99,7 +99,8 @@ static size_t module_name(const struct subject *subject, struct thaw_name name,
 	const char *dot = memchr(name.text, '.', name.len);
 	size_t len = dot ? (size_t)(dot - name.text) : name.len;
 
-	if (len == 0 || name.text[0] == '_' || (name.text[0] >= '0' && name.text[0] <= '9'))
+	if (len == 0 || name.text[0] == '_' ||
+	    (name.text[0] >= '0' && name.text[0] <= '9'))
 		return 0;
 	for (size_t i = 0; i < len; i++)
 		if ((unsigned char)name.text[i] < 128 && name.text[i] != '_' &&
@@ -108,15 +109,17 @@ static size_t module_name(const struct subject *subject, struct thaw_name name,
 			return 0;
 	if (inode->type == THAW_DIRECTORY)
 		/* without it a namespace, in which nothing is run when it is imported */
-		return !dot && thaw_image_lookup(subject->image, inode->ino, "__init__.py", 11,
-						 &init) == 0
+		return !dot && thaw_image_lookup(subject->image, inode->ino,
+						 "__init__.py", 11, &init) == 0
 			       ? len
 			       : 0;
 	if (inode->type != THAW_REGULAR || !dot)
 		return 0;
 	if (name.len - len == 3 && memcmp(dot, ".py", 3) == 0)
 		return len;
-	return name.len - len >= 3 && memcmp(name.text + name.len - 3, ".so", 3) == 0 ? len : 0;
+	return name.len - len >= 3 && memcmp(name.text + name.len - 3, ".so", 3) == 0
+		       ? len
+		       : 0;
 }
 
 static int compare_names(const void *a, const void *b)
@@ -138,7 +141,8 @@ static json_t *sorted(const json_t *names)
 		qsort(items, count, sizeof(*items), compare_names);
 	for (size_t i = 0; items && i < count; i++)
 		if (i == 0 || compare_names(&items[i - 1], &items[i]) != 0)
-			(void)json_array_append(result, items[i]); /* short of memory: one less */
+			(void)json_array_append(result,
+						items[i]); /* short of memory: one less */
 	free(items);
 	return result;
 }
@@ -165,7 +169,8 @@ static int list_modules(const struct subject *subject, struct thaw_error *err,
 			thaw_image_child(subject->image, &directory, j, &name, &child);
 			len = module_name(subject, name, &child);
 			if (len > 0) /* no UTF-8: no identifier either */
-				(void)json_array_append_new(names, json_stringn(name.text, len));
+				(void)json_array_append_new(names,
+							    json_stringn(name.text, len));
 		}
 	}
 	*ret_names = names ? sorted(names) : NULL;
@@ -185,14 +190,15 @@ static int names_file(const json_t *names, struct thaw_error *err)
 {
 	_cleanup_(closep) int fd = memfd_create("names", MFD_CLOEXEC);
 
-	if (fd < 0 || json_dumpfd(names, fd, JSON_COMPACT) < 0 || lseek(fd, 0, SEEK_SET) < 0)
+	if (fd < 0 || json_dumpfd(names, fd, JSON_COMPACT) < 0 ||
+	    lseek(fd, 0, SEEK_SET) < 0)
 		return thaw_io(err, -EIO, "no list can be written");
 	return steal_fd(&fd);
 }
 
 /* The view's own, which is bound to one of this node's where the environment has none. */
-static bool view_interpreter(const struct subject *subject, const char *path, char *candidate,
-			     size_t size)
+static bool view_interpreter(const struct subject *subject, const char *path,
+			     char *candidate, size_t size)
 {
 	(void)snprintf(candidate, size, "%s/bin/python%s", path, subject->python);
 	if (access(candidate, X_OK) == 0)
@@ -205,12 +211,19 @@ static int import_in_view(void *userdata, const char *path, struct thaw_error *e
 {
 	const struct imports *imports = userdata;
 	_cleanup_(freep) char *interpreter = NULL;
-	char home[THAW_PATH_MAX + 64], tmp[THAW_PATH_MAX + 64], limit[16], own[THAW_PATH_MAX + 64];
+	char home[THAW_PATH_MAX + 64], tmp[THAW_PATH_MAX + 64], limit[16],
+		own[THAW_PATH_MAX + 64];
 	char packages[2][THAW_PATH_MAX + 64];
 	char *const envp[] = {
-		(char *)"PATH=/usr/bin:/bin", home, tmp, (char *)"LC_ALL=C.UTF-8",
-		(char *)"PYTHONNOUSERSITE=1", (char *)"PYTHONDONTWRITEBYTECODE=1",
-		(char *)"PYTHONSAFEPATH=1",   (char *)"MPLBACKEND=agg", NULL,
+		(char *)"PATH=/usr/bin:/bin",
+		home,
+		tmp,
+		(char *)"LC_ALL=C.UTF-8",
+		(char *)"PYTHONNOUSERSITE=1",
+		(char *)"PYTHONDONTWRITEBYTECODE=1",
+		(char *)"PYTHONSAFEPATH=1",
+		(char *)"MPLBACKEND=agg",
+		NULL,
 	};
 	bool bound = view_interpreter(imports->subject, path, own, sizeof(own));
 	struct job job = { .envp = envp, .output = imports->results };
@@ -219,19 +232,20 @@ static int import_in_view(void *userdata, const char *path, struct thaw_error *e
 	r = subject_interpreter(imports->subject, path, err, &interpreter);
 	if (r < 0)
 		return r;
-	char *const with_site[] = { own,   (char *)"-c", (char *)driver, limit, NULL };
-	char *const without[] = { interpreter, (char *)"-S", (char *)"-c", (char *)driver, limit,
-				  packages[0], packages[1],  NULL };
+	char *const with_site[] = { own, (char *)"-c", (char *)driver, limit, NULL };
+	char *const without[] = { interpreter, (char *)"-S", (char *)"-c", (char *)driver,
+				  limit,       packages[0],  packages[1],  NULL };
 
 	(void)snprintf(limit, sizeof(limit), "%u", imports->subject->processes);
 	(void)snprintf(home, sizeof(home), "HOME=%s/" SCRATCH_HOME, path);
 	(void)snprintf(tmp, sizeof(tmp), "TMPDIR=%s/" SCRATCH_HOME, path);
 	if (mkdir(home + strlen("HOME="), 0700) < 0 && errno != EEXIST)
-		return thaw_io(err, -errno, "\"%.200s\" cannot be made", home + strlen("HOME="));
-	(void)snprintf(packages[0], sizeof(packages[0]), "%s/lib/python%s/site-packages", path,
-		       imports->subject->python);
-	(void)snprintf(packages[1], sizeof(packages[1]), "%s/lib64/python%s/site-packages", path,
-		       imports->subject->python);
+		return thaw_io(err, -errno, "\"%.200s\" cannot be made",
+			       home + strlen("HOME="));
+	(void)snprintf(packages[0], sizeof(packages[0]), "%s/lib/python%s/site-packages",
+		       path, imports->subject->python);
+	(void)snprintf(packages[1], sizeof(packages[1]),
+		       "%s/lib64/python%s/site-packages", path, imports->subject->python);
 	job.argv = bound ? with_site : without;
 	job.input = names_file(imports->names, err);
 	return job.input < 0 ? job.input : run_confined(path, &job, 1, err);
@@ -262,14 +276,16 @@ static void note_results(const json_t *names, const json_t *results, thaw_import
 	const json_t *name;
 	size_t i;
 
-	json_array_foreach(names, i, name) {
+	json_array_foreach(names, i, name)
+	{
 		const json_t *result = json_object_get(results, json_string_value(name));
 		const char *reason = json_string_value(json_array_get(result, 2));
 		struct thaw_import import = {
 			.name = json_string_value(name),
-			.outcome = result ? outcome_of(json_string_value(json_array_get(result, 1)))
+			.outcome = result ? outcome_of(json_string_value(
+						    json_array_get(result, 1)))
 					  : THAW_IMPORT_DIED,
-			.reason = reason	 ? reason
+			.reason = reason   ? reason
 				  : result ? ""
 					   : "the interpreter ended before",
 			.seconds = json_number_value(json_array_get(result, 3)),
@@ -291,7 +307,9 @@ static int read_results(int fd, struct thaw_error *err, json_t **ret_results)
 
 	if (!results)
 		return thaw_oom(err);
-	copy = size >= 0 && size <= (off_t)RESULT_MAX && lseek(fd, 0, SEEK_SET) == 0 ? dup(fd) : -1;
+	copy = size >= 0 && size <= (off_t)RESULT_MAX && lseek(fd, 0, SEEK_SET) == 0
+		       ? dup(fd)
+		       : -1;
 	file = copy >= 0 ? fdopen(copy, "r") : NULL;
 	while (file && (len = getline(&line, &capacity, file)) > 0) {
 		json_t *result = json_loadb(line, (size_t)len, 0, NULL);

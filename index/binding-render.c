@@ -42,7 +42,8 @@ static int need_bin(struct render *render, struct thaw_error *err)
 
 static int remove_old(int directory, const char *name, struct thaw_error *err)
 {
-	return unlinkat(directory, name, 0) < 0 && errno != ENOENT ? cannot(err, name) : 0;
+	return unlinkat(directory, name, 0) < 0 && errno != ENOENT ? cannot(err, name)
+								   : 0;
 }
 
 /* As the image serves it: its mode and mtime, other bytes. inode NULL: it has none such. */
@@ -55,7 +56,8 @@ static int write_file(int directory, const char *name, const void *data, size_t 
 
 	if (r < 0)
 		return r;
-	fd = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+	fd = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+		    0644);
 	if (fd < 0)
 		return cannot(err, name);
 	r = write_all(fd, data, len);
@@ -69,13 +71,15 @@ static int write_file(int directory, const char *name, const void *data, size_t 
 
 /* -- links -- */
 
-static int link_interpreter(struct render *render, const char *name, struct thaw_error *err)
+static int link_interpreter(struct render *render, const char *name,
+			    struct thaw_error *err)
 {
 	int r = remove_old(render->bin, name, err);
 
 	if (r < 0)
 		return r;
-	return symlinkat(render->interpreter, render->bin, name) < 0 ? cannot(err, name) : 0;
+	return symlinkat(render->interpreter, render->bin, name) < 0 ? cannot(err, name)
+								     : 0;
 }
 
 static int render_links(struct render *render, const struct thaw_binding *binding,
@@ -147,7 +151,8 @@ static int render_config(struct render *render, const struct thaw_binding *bindi
 	exists = thaw_image_find(render->image, "pyvenv.cfg", &inode) == 0 &&
 		 inode.type == THAW_REGULAR;
 	if (exists) {
-		r = thaw_reader_read(render->reader, &inode, 0, old, PYVENV_MAX, err, &len);
+		r = thaw_reader_read(render->reader, &inode, 0, old, PYVENV_MAX, err,
+				     &len);
 		if (r < 0)
 			return r;
 	}
@@ -159,8 +164,8 @@ static int render_config(struct render *render, const struct thaw_binding *bindi
 	pyvenv_deinit(&config);
 	if (!text)
 		return thaw_oom(err);
-	return write_file(render->directory, "pyvenv.cfg", text, len, exists ? &inode : NULL,
-			  err);
+	return write_file(render->directory, "pyvenv.cfg", text, len,
+			  exists ? &inode : NULL, err);
 }
 
 /* -- activate, for prefixes that do not go into its quotes as they are -- */
@@ -235,8 +240,8 @@ static int render_quoted(const struct render *render, const struct thaw_relocate
 }
 
 static int render_activate(struct render *render, const char *name,
-			   const struct thaw_inode *inode, const struct thaw_relocated *file,
-			   struct thaw_error *err)
+			   const struct thaw_inode *inode,
+			   const struct thaw_relocated *file, struct thaw_error *err)
 {
 	_cleanup_(freep) char *old = malloc(inode->size + 1);
 	struct text text = { 0 };
@@ -264,7 +269,8 @@ static int render_activate(struct render *render, const char *name,
 /* *ret_any: whether there was any. */
 static int render_activates(struct render *render, struct thaw_error *err, bool *ret_any)
 {
-	static const char *const names[] = { "activate", "activate.csh", "activate.fish" };
+	static const char *const names[] = { "activate", "activate.csh",
+					     "activate.fish" };
 	int r = 0;
 
 	*ret_any = false;

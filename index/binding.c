@@ -15,7 +15,7 @@
 
 #include "util/cleanup.h"
 
-#define LINKS_MAX 64u
+#define LINKS_MAX   64u
 #define SEARCH_TEXT 200u /* of the places that an error names */
 
 /* -- what the image says -- */
@@ -70,7 +70,8 @@ static int load_links(const json_t *links, struct thaw_binding *binding,
 	binding->links = calloc(json_array_size(links) + 1, sizeof(*binding->links));
 	if (!binding->links)
 		return thaw_oom(err);
-	json_array_foreach(links, i, link) {
+	json_array_foreach(links, i, link)
+	{
 		const char *name = json_string_value(link);
 
 		if (!name || !is_link_name(name))
@@ -149,7 +150,8 @@ struct search {
 /* An ELF executable of the machine that we run on? */
 static bool is_executable_here(const char *path)
 {
-	_cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	_cleanup_(closep) int fd = open(path,
+					O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	_cleanup_(closep) int self = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
 	unsigned char theirs[20], ours[20];
 
@@ -168,7 +170,8 @@ static bool is_for_everybody(const char *path)
 	char part[THAW_PATH_MAX + 1];
 	struct stat st;
 
-	for (const char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+	for (const char *slash = strchr(path + 1, '/'); slash;
+	     slash = strchr(slash + 1, '/')) {
 		(void)snprintf(part, sizeof(part), "%.*s", (int)(slash - path), path);
 		if (stat(part, &st) < 0 || !(st.st_mode & S_IXOTH))
 			return false;
@@ -235,8 +238,8 @@ static char *fits(const struct search *search, const char *path, bool may_run,
 	if (is_executable_here(real) && is_link_name(name) && name[6] != '\0' &&
 	    strchr(name, '.')) {
 		if (strcmp(name + 6, search->binding->python) != 0) {
-			(void)thaw_refused(err, "\"%.300s\" is Python %s, not %s", path, name + 6,
-					   search->binding->python);
+			(void)thaw_refused(err, "\"%.300s\" is Python %s, not %s", path,
+					   name + 6, search->binding->python);
 			return NULL;
 		}
 		if (has_library(real, search->binding->python))
@@ -244,7 +247,8 @@ static char *fits(const struct search *search, const char *path, bool may_run,
 	}
 	if (may_run)
 		return ask(search, path, err);
-	(void)thaw_refused(err, "\"%.300s\" is no Python %s", path, search->binding->python);
+	(void)thaw_refused(err, "\"%.300s\" is no Python %s", path,
+			   search->binding->python);
 	return NULL;
 }
 
@@ -286,7 +290,8 @@ static bool try_list(struct search *search, const char *variable)
 	if (!list || !list[0])
 		return false;
 	note_place(search, variable[0] == 'P' ? "$PATH" : "$THAW_PYTHON_PATH");
-	for (char *part = strtok_r(list, ":", &save); part; part = strtok_r(NULL, ":", &save)) {
+	for (char *part = strtok_r(list, ":", &save); part;
+	     part = strtok_r(NULL, ":", &save)) {
 		struct thaw_error ignored;
 		struct stat st;
 
@@ -333,25 +338,27 @@ static bool try_home(struct search *search)
 	const char *home = getenv("HOME"), *pyenv = getenv("PYENV_ROOT");
 	const char *uv = getenv("UV_PYTHON_INSTALL_DIR"), *data = getenv("XDG_DATA_HOME");
 	const char *python = search->binding->python;
-	int plain = (int)strcspn(python, "t"); /* "3.13t" lies in 3.13.0t, cpython-3.13.0+freethreaded */
+	int plain = (int)strcspn(
+		python, "t"); /* "3.13t" lies in 3.13.0t, cpython-3.13.0+freethreaded */
 
 	if (pyenv && pyenv[0] == '/') {
-		if (try_pattern(search, "$PYENV_ROOT", "%s/versions/%.*s*/bin", pyenv, plain, python))
+		if (try_pattern(search, "$PYENV_ROOT", "%s/versions/%.*s*/bin", pyenv,
+				plain, python))
 			return true;
 	} else if (home && home[0] == '/' &&
-		   try_pattern(search, "~/.pyenv", "%s/.pyenv/versions/%.*s*/bin", home, plain,
-			       python)) {
+		   try_pattern(search, "~/.pyenv", "%s/.pyenv/versions/%.*s*/bin", home,
+			       plain, python)) {
 		return true;
 	}
 	if (uv && uv[0] == '/')
-		return try_pattern(search, "$UV_PYTHON_INSTALL_DIR", "%s/cpython-%.*s*/bin", uv,
-				   plain, python);
+		return try_pattern(search, "$UV_PYTHON_INSTALL_DIR",
+				   "%s/cpython-%.*s*/bin", uv, plain, python);
 	if (data && data[0] == '/')
-		return try_pattern(search, "uv's", "%s/uv/python/cpython-%.*s*/bin", data, plain,
-				   python);
+		return try_pattern(search, "uv's", "%s/uv/python/cpython-%.*s*/bin", data,
+				   plain, python);
 	return home && home[0] == '/' &&
-	       try_pattern(search, "uv's", "%s/.local/share/uv/python/cpython-%.*s*/bin", home,
-			   plain, python);
+	       try_pattern(search, "uv's", "%s/.local/share/uv/python/cpython-%.*s*/bin",
+			   home, plain, python);
 }
 
 static void search_all(struct search *search)
@@ -361,7 +368,8 @@ static void search_all(struct search *search)
 	if (try_list(search, "THAW_PYTHON_PATH") || (own && try_list(search, "PATH")))
 		return;
 	note_place(search, "/usr/bin, /usr/local/bin");
-	if (try_directory(search, "/usr/bin") || try_directory(search, "/usr/local/bin") ||
+	if (try_directory(search, "/usr/bin") ||
+	    try_directory(search, "/usr/local/bin") ||
 	    try_pattern(search, "/opt", "/opt/*/bin") ||
 	    try_pattern(search, "/opt/*", "/opt/*/*/bin"))
 		return;
@@ -378,7 +386,8 @@ static char *find_named(const char *name)
 
 	if (strchr(name, '/') || !list)
 		return strdup(name);
-	for (char *part = strtok_r(list, ":", &save); part; part = strtok_r(NULL, ":", &save)) {
+	for (char *part = strtok_r(list, ":", &save); part;
+	     part = strtok_r(NULL, ":", &save)) {
 		char *candidate;
 
 		if (asprintf(&candidate, "%s/%s", part, name) < 0)
@@ -405,8 +414,8 @@ static int find_wanted(const struct search *search, const char *wanted,
 	return -ENOENT;
 }
 
-int thaw_binding_find(const struct thaw_binding *binding, const char *wanted, unsigned flags,
-		      struct thaw_error *err, char **ret_path)
+int thaw_binding_find(const struct thaw_binding *binding, const char *wanted,
+		      unsigned flags, struct thaw_error *err, char **ret_path)
 {
 	struct search search = { .binding = binding, .flags = flags };
 	struct thaw_error ignored;
@@ -420,18 +429,19 @@ int thaw_binding_find(const struct thaw_binding *binding, const char *wanted, un
 	if (!search.found)
 		search_all(&search);
 	if (!search.found) {
-		(void)thaw_refused(err,
-				   "needs Python %s, which is not on this node (looked for in %s); "
-				   "--python names one",
-				   binding->python, search.looked);
+		(void)thaw_refused(
+			err,
+			"needs Python %s, which is not on this node (looked for in %s); "
+			"--python names one",
+			binding->python, search.looked);
 		return -ENOENT;
 	}
 	*ret_path = search.found;
 	return 0;
 }
 
-int thaw_binding_find_for(const struct thaw_image *image, const char *wanted, unsigned flags,
-			  struct thaw_error *err, char **ret_path)
+int thaw_binding_find_for(const struct thaw_image *image, const char *wanted,
+			  unsigned flags, struct thaw_error *err, char **ret_path)
 {
 	struct thaw_binding binding;
 	int r = thaw_binding_load(image, err, &binding);

@@ -20,11 +20,12 @@ static bool get(const struct view *view, uint64_t offset, void *to, size_t len)
 	return true;
 }
 
-static bool program_header(const struct view *view, unsigned number, Elf64_Phdr *ret_header)
+static bool program_header(const struct view *view, unsigned number,
+			   Elf64_Phdr *ret_header)
 {
 	return number < view->header.e_phnum &&
-	       get(view, view->header.e_phoff + (uint64_t)number * sizeof(*ret_header), ret_header,
-		   sizeof(*ret_header));
+	       get(view, view->header.e_phoff + (uint64_t)number * sizeof(*ret_header),
+		   ret_header, sizeof(*ret_header));
 }
 
 /* Where in the file an address is. */
@@ -43,7 +44,8 @@ static bool offset_of(const struct view *view, uint64_t address, uint64_t *ret_o
 }
 
 /* A string of the table at offset; NULL unless it ends within. */
-static char *string_at(const struct view *view, uint64_t table, uint64_t size, uint64_t offset)
+static char *string_at(const struct view *view, uint64_t table, uint64_t size,
+		       uint64_t offset)
 {
 	if (offset >= size || table + offset >= view->size)
 		return NULL;
@@ -63,7 +65,8 @@ static bool read_dynamic(const struct view *view, const Elf64_Phdr *header,
 	Elf64_Dyn entry;
 
 	for (uint64_t i = 0; i < header->p_filesz / sizeof(entry); i++) {
-		if (!get(view, header->p_offset + i * sizeof(entry), &entry, sizeof(entry)) ||
+		if (!get(view, header->p_offset + i * sizeof(entry), &entry,
+			 sizeof(entry)) ||
 		    entry.d_tag == DT_NULL)
 			break;
 		if (entry.d_tag == DT_STRTAB)
@@ -74,7 +77,8 @@ static bool read_dynamic(const struct view *view, const Elf64_Phdr *header,
 	if (!have_table)
 		return false;
 	for (uint64_t i = 0; i < header->p_filesz / sizeof(entry); i++) {
-		if (!get(view, header->p_offset + i * sizeof(entry), &entry, sizeof(entry)) ||
+		if (!get(view, header->p_offset + i * sizeof(entry), &entry,
+			 sizeof(entry)) ||
 		    entry.d_tag == DT_NULL)
 			break;
 		if (entry.d_tag == DT_NEEDED && file->needed_count < ELF_NEEDED_MAX) {

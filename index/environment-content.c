@@ -7,8 +7,9 @@
 
 #include "environment-internal.h"
 
-#define MODULES_LOOKED_AT 16u /* extension modules: they agree, or the environment is mixed */
-#define SMALL_FILE	  16384u
+#define MODULES_LOOKED_AT \
+	16u /* extension modules: they agree, or the environment is mixed */
+#define SMALL_FILE 16384u
 
 /* -- the machine -- */
 
@@ -17,9 +18,9 @@ static const struct {
 	uint8_t bits, order; /* EI_CLASS, EI_DATA; 0: either */
 	const char *name;
 } machines[] = {
-	{ 62, 2, 1, "x86_64" },	 { 183, 2, 1, "aarch64" }, { 3, 1, 1, "i686" },
-	{ 40, 1, 1, "armv7l" },	 { 21, 2, 1, "ppc64le" },  { 21, 2, 2, "ppc64" },
-	{ 22, 2, 2, "s390x" },	 { 243, 2, 1, "riscv64" }, { 258, 2, 1, "loongarch64" },
+	{ 62, 2, 1, "x86_64" }, { 183, 2, 1, "aarch64" }, { 3, 1, 1, "i686" },
+	{ 40, 1, 1, "armv7l" }, { 21, 2, 1, "ppc64le" },  { 21, 2, 2, "ppc64" },
+	{ 22, 2, 2, "s390x" },	{ 243, 2, 1, "riscv64" }, { 258, 2, 1, "loongarch64" },
 };
 
 /* NULL: no ELF file, or of a machine without a name here. */
@@ -77,8 +78,10 @@ static bool is_extension(struct thaw_name name)
 {
 	char text[THAW_NAME_MAX + 1];
 
-	(void)snprintf(text, sizeof(text), "%.*s", (int)name.len, name.text); /* fits, by the format */
-	return ends_with(name, ".so") && (strstr(text, ".cpython-") || strstr(text, ".abi3."));
+	(void)snprintf(text, sizeof(text), "%.*s", (int)name.len,
+		       name.text); /* fits, by the format */
+	return ends_with(name, ".so") &&
+	       (strstr(text, ".cpython-") || strstr(text, ".abi3."));
 }
 
 /* The interpreter first: modules for another machine are then the odd ones. */
@@ -91,10 +94,11 @@ static int find_machine(struct analysis *a, struct thaw_error *err)
 	unsigned looked = 0;
 	int r = 0;
 
-	if (analysis_follow(a, path, &child) == ANALYSIS_INSIDE && child.type == THAW_REGULAR)
+	if (analysis_follow(a, path, &child) == ANALYSIS_INSIDE &&
+	    child.type == THAW_REGULAR)
 		r = note_machine(a, &child, err);
-	for (uint32_t ino = THAW_ROOT; r == 0 && ino < inodes && looked < MODULES_LOOKED_AT;
-	     ino++) {
+	for (uint32_t ino = THAW_ROOT;
+	     r == 0 && ino < inodes && looked < MODULES_LOOKED_AT; ino++) {
 		if (thaw_image_inode(a->image, ino, &directory) < 0 ||
 		    directory.type != THAW_DIRECTORY)
 			continue;
@@ -163,7 +167,8 @@ static void wheel_libc(char *text, struct libc *ret_libc)
 
 /* For each child of each site-packages directory of this Python. */
 typedef int content_fn(struct analysis *a, struct thaw_name name,
-		       const struct thaw_inode *inode, void *data, struct thaw_error *err);
+		       const struct thaw_inode *inode, void *data,
+		       struct thaw_error *err);
 
 static int each_in_site_packages(struct analysis *a, content_fn *note, void *data,
 				 struct thaw_error *err)
@@ -178,7 +183,8 @@ static int each_in_site_packages(struct analysis *a, content_fn *note, void *dat
 
 		(void)snprintf(path, sizeof(path), "%s/python%s/site-packages", libs[i],
 			       a->found->python);
-		if (!analysis_find(a, path, &directory) || directory.type != THAW_DIRECTORY)
+		if (!analysis_find(a, path, &directory) ||
+		    directory.type != THAW_DIRECTORY)
 			continue;
 		for (uint64_t j = 0; r == 0 && j < directory.size; j++) {
 			thaw_image_child(a->image, &directory, j, &name, &child);
@@ -270,9 +276,11 @@ static int note_direct_url(struct analysis *a, struct thaw_name name, const char
 }
 
 static int note_editable(struct analysis *a, struct thaw_name name,
-			 const struct thaw_inode *inode, void *data, struct thaw_error *err)
+			 const struct thaw_inode *inode, void *data,
+			 struct thaw_error *err)
 {
-	bool conda = a->found->kind == THAW_KIND_CONDA; /* has been told of them already */
+	bool conda = a->found->kind ==
+		     THAW_KIND_CONDA; /* has been told of them already */
 	struct thaw_inode file = *inode;
 	bool pth = ends_with(name, ".pth");
 	char text[SMALL_FILE];
@@ -283,11 +291,13 @@ static int note_editable(struct analysis *a, struct thaw_name name,
 	if (conda)
 		return 0;
 	if (ends_with(name, ".egg-link")) {
-		r = analysis_warn(a, "%.*s: an editable install", (int)name.len, name.text);
+		r = analysis_warn(a, "%.*s: an editable install", (int)name.len,
+				  name.text);
 		return r < 0 ? thaw_oom(err) : 0;
 	}
 	if (ends_with(name, ".dist-info") && inode->type == THAW_DIRECTORY) {
-		if (thaw_image_lookup(a->image, inode->ino, "direct_url.json", 15, &file) != 0)
+		if (thaw_image_lookup(a->image, inode->ino, "direct_url.json", 15,
+				      &file) != 0)
 			return 0;
 	} else if (!pth) {
 		return 0;
@@ -318,23 +328,26 @@ static int warn_of_links(struct analysis *a, struct thaw_error *err)
 	for (uint32_t ino = THAW_ROOT; ino < inodes; ino++) {
 		struct thaw_inode inode;
 
-		if (thaw_image_inode(a->image, ino, &inode) < 0 || inode.type != THAW_SYMLINK ||
+		if (thaw_image_inode(a->image, ino, &inode) < 0 ||
+		    inode.type != THAW_SYMLINK ||
 		    thaw_image_target(a->image, &inode)[0] != '/')
 			continue;
 		thaw_image_path(a->image, ino, path, sizeof(path));
 		if (is_bound(a, path))
 			continue;
 		if (count++ == 0) {
-			(void)snprintf(first, sizeof(first), "%.290s", path); /* for a message */
+			(void)snprintf(first, sizeof(first), "%.290s",
+				       path); /* for a message */
 			target = thaw_image_target(a->image, &inode);
 		}
 	}
 	if (count == 0)
 		return 0;
-	return analysis_warn(a,
-			     "%llu symlinks lead out of the environment, first \"%.200s\" to "
-			     "\"%.150s\"",
-			     (unsigned long long)count, first, target) < 0
+	return analysis_warn(
+		       a,
+		       "%llu symlinks lead out of the environment, first \"%.200s\" to "
+		       "\"%.150s\"",
+		       (unsigned long long)count, first, target) < 0
 		       ? thaw_oom(err)
 		       : 0;
 }
@@ -353,10 +366,11 @@ static int warn_of_depth(struct analysis *a, struct thaw_error *err)
 	    (thaw_image_lookup(a->image, child.ino, "pyvenv.cfg", 10, &inner) != 0 &&
 	     thaw_image_lookup(a->image, child.ino, "conda-meta", 10, &inner) != 0))
 		return 0;
-	r = analysis_warn(a,
-			  "the environment lies in the directory \"%.*s\" of the archive: thaw "
-			  "binds and relocates only what lies at its root",
-			  (int)name.len, name.text);
+	r = analysis_warn(
+		a,
+		"the environment lies in the directory \"%.*s\" of the archive: thaw "
+		"binds and relocates only what lies at its root",
+		(int)name.len, name.text);
 	return r < 0 ? thaw_oom(err) : 0;
 }
 
@@ -367,10 +381,12 @@ static int warn_of_interpreter(struct analysis *a, struct thaw_error *err)
 
 	if (thaw_kind_is_venv(found->kind)) {
 		if (!found->python[0])
-			r = analysis_warn(a, "which Python it is for cannot be told: it has no "
-					     "lib/pythonX.Y/site-packages");
+			r = analysis_warn(
+				a, "which Python it is for cannot be told: it has no "
+				   "lib/pythonX.Y/site-packages");
 	} else if (found->python[0] && !found->own_interpreter) {
-		r = analysis_warn(a, "has no interpreter with its standard library inside");
+		r = analysis_warn(a,
+				  "has no interpreter with its standard library inside");
 	}
 	return r < 0 ? thaw_oom(err) : 0;
 }

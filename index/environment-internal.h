@@ -20,10 +20,12 @@ struct analysis {
 #define WARNINGS_MAX 100u
 
 /* Add a warning; bytes that are not printable are escaped. -ENOMEM. */
-_must_check_ int analysis_warn(struct analysis *a, const char *format, ...) _printf_(2, 3);
+_must_check_ int analysis_warn(struct analysis *a, const char *format, ...)
+	_printf_(2, 3);
 
 /* The file or link of this path itself; symlinks on the way are not followed. */
-bool analysis_find(const struct analysis *a, const char *path, struct thaw_inode *ret_inode);
+bool analysis_find(const struct analysis *a, const char *path,
+		   struct thaw_inode *ret_inode);
 
 /* What a path leads to, symlinks followed as a kernel would that has the image at a mount. */
 enum analysis_end {
@@ -36,7 +38,8 @@ enum analysis_end analysis_follow(const struct analysis *a, char path[THAW_PATH_
 
 /* The first bytes of a regular file, at most size - 1, NUL-terminated. Errors of the reader. */
 _must_check_ int analysis_read(const struct analysis *a, const struct thaw_inode *inode,
-			       char *buf, size_t size, struct thaw_error *err, size_t *ret_len);
+			       char *buf, size_t size, struct thaw_error *err,
+			       size_t *ret_len);
 
 /* Names in bin: "python", "python3", "python3.11", "python3.13t". */
 bool analysis_is_python_name(const char *name, size_t len);

@@ -13,7 +13,7 @@
 #include "environment-internal.h"
 
 #define SCRIPT_HEAD    8192u	   /* two lines with paths; a path has 4,095 bytes */
-#define ACTIVATE_MAX   (1u << 20) /* real ones have 3 KiB */
+#define ACTIVATE_MAX   (1u << 20)  /* real ones have 3 KiB */
 #define EXEC_FORM      "'''exec' " /* pip's second line, when the first is "#!/bin/sh" */
 #define EXEC_FORM_TAIL "\n' '''"
 
@@ -47,7 +47,8 @@ static struct span base_name(struct span path)
 /* "/usr/bin/python3": whoever writes that means the machine's Python. */
 static bool is_system_path(struct span path)
 {
-	static const char *const directories[] = { "/usr/bin/", "/bin/", "/usr/local/bin/" };
+	static const char *const directories[] = { "/usr/bin/", "/bin/",
+						   "/usr/local/bin/" };
 
 	for (size_t i = 0; i < sizeof(directories) / sizeof(directories[0]); i++) {
 		size_t len = strlen(directories[i]);
@@ -79,8 +80,8 @@ static void interpreter_suffix(const struct analysis *a, struct span name, char 
 }
 
 static int add(struct analysis *a, uint32_t ino, uint64_t offset,
-	       enum thaw_relocation_kind kind, struct span placeholder, const char *suffix,
-	       struct thaw_error *err)
+	       enum thaw_relocation_kind kind, struct span placeholder,
+	       const char *suffix, struct thaw_error *err)
 {
 	struct thaw_relocation_rule rule = {
 		.kind = kind,
@@ -145,7 +146,8 @@ static struct span exec_form(const char *text, const char *line_end, const char 
 	} else {
 		stop = memchr(path.text, ' ', (size_t)(end - path.text));
 	}
-	tail = stop ? memmem(stop, (size_t)(end - stop), EXEC_FORM_TAIL, strlen(EXEC_FORM_TAIL))
+	tail = stop ? memmem(stop, (size_t)(end - stop), EXEC_FORM_TAIL,
+			     strlen(EXEC_FORM_TAIL))
 		    : NULL;
 	if (!tail || path.text[0] != '/' || memchr(stop, '\n', (size_t)(tail - stop)))
 		return (struct span){ 0 };
@@ -153,7 +155,8 @@ static struct span exec_form(const char *text, const char *line_end, const char 
 	*ret_name = base_name(path);
 	if (!analysis_is_python_name(ret_name->text, ret_name->len))
 		return (struct span){ 0 };
-	return (struct span){ text + 2, (size_t)(tail + strlen(EXEC_FORM_TAIL) - text - 2) };
+	return (struct span){ text + 2,
+			      (size_t)(tail + strlen(EXEC_FORM_TAIL) - text - 2) };
 }
 
 static int note_script(struct analysis *a, const struct thaw_inode *inode,
@@ -178,8 +181,8 @@ static int note_script(struct analysis *a, const struct thaw_inode *inode,
 	if (placeholder.len == 0)
 		return 0;
 	interpreter_suffix(a, name, suffix, sizeof(suffix));
-	return add(a, inode->ino, (uint64_t)(placeholder.text - head), THAW_RELOCATION_SHEBANG,
-		   placeholder, suffix, err);
+	return add(a, inode->ino, (uint64_t)(placeholder.text - head),
+		   THAW_RELOCATION_SHEBANG, placeholder, suffix, err);
 }
 
 /* -- activate -- */
@@ -190,7 +193,8 @@ static bool starts_activate(struct thaw_name name)
 }
 
 /* The path that bin/activate assigns to VIRTUAL_ENV; empty when it computes it. */
-static int find_home(const struct analysis *a, char *home, size_t size, struct thaw_error *err)
+static int find_home(const struct analysis *a, char *home, size_t size,
+		     struct thaw_error *err)
 {
 	struct thaw_inode inode;
 	char *text, *at;
@@ -209,12 +213,15 @@ static int find_home(const struct analysis *a, char *home, size_t size, struct t
 		size_t n;
 
 		at += strlen("VIRTUAL_ENV=");
-		at += strncmp(at, "$(cygpath ", 10) == 0 ? 10 : 0; /* of Python 3.12 and newer */
+		at += strncmp(at, "$(cygpath ", 10) == 0
+			      ? 10
+			      : 0; /* of Python 3.12 and newer */
 		at += *at == '"' || *at == '\'';
 		if (*at != '/')
 			continue;
-		n = at[-1] == '"' || at[-1] == '\'' ? strcspn(at, at[-1] == '"' ? "\"\n" : "'\n")
-						    : strcspn(at, " \t\r\n;)\"'");
+		n = at[-1] == '"' || at[-1] == '\''
+			    ? strcspn(at, at[-1] == '"' ? "\"\n" : "'\n")
+			    : strcspn(at, " \t\r\n;)\"'");
 		if (n < 2 || n >= size)
 			continue;
 		memcpy(home, at, n);
@@ -226,8 +233,8 @@ static int find_home(const struct analysis *a, char *home, size_t size, struct t
 }
 
 /* Every place where that path stands, and is not the beginning of another name. */
-static int note_activate(struct analysis *a, const struct thaw_inode *inode, const char *home,
-			 struct thaw_error *err)
+static int note_activate(struct analysis *a, const struct thaw_inode *inode,
+			 const char *home, struct thaw_error *err)
 {
 	size_t home_len = strlen(home), len;
 	char *text, *at;
@@ -239,7 +246,8 @@ static int note_activate(struct analysis *a, const struct thaw_inode *inode, con
 	if (!text)
 		return thaw_oom(err);
 	r = analysis_read(a, inode, text, inode->size + 1, err, &len);
-	for (at = text; r == 0 && (at = memmem(at, (size_t)(text + len - at), home, home_len));
+	for (at = text;
+	     r == 0 && (at = memmem(at, (size_t)(text + len - at), home, home_len));
 	     at += home_len) {
 		if (at[home_len] != '\0' && !strchr("\"'/ \t\r\n;:)", at[home_len]))
 			continue;

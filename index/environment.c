@@ -11,7 +11,7 @@
 #include "pyvenv.h"
 #include "util/cleanup.h"
 
-#define LINKS_MAX 40 /* as in Linux */
+#define LINKS_MAX      40 /* as in Linux */
 /* venv-pack writes an activate script of its own; its head comes from CPython's and says so. */
 #define VENV_PACK_MARK "venv/scripts/common/activate"
 
@@ -19,14 +19,10 @@ static const struct {
 	enum thaw_environment_kind kind;
 	const char *name;
 } kinds[] = {
-	{ THAW_KIND_TREE, "tree" },
-	{ THAW_KIND_CONDA_PACK, "conda-pack" },
-	{ THAW_KIND_CONDA, "conda" },
-	{ THAW_KIND_VENV_PACK, "venv-pack" },
-	{ THAW_KIND_VENV, "venv" },
-	{ THAW_KIND_PEX, "pex" },
-	{ THAW_KIND_WHEELS, "wheels" },
-	{ THAW_KIND_PYTHON, "python" },
+	{ THAW_KIND_TREE, "tree" },	{ THAW_KIND_CONDA_PACK, "conda-pack" },
+	{ THAW_KIND_CONDA, "conda" },	{ THAW_KIND_VENV_PACK, "venv-pack" },
+	{ THAW_KIND_VENV, "venv" },	{ THAW_KIND_PEX, "pex" },
+	{ THAW_KIND_WHEELS, "wheels" }, { THAW_KIND_PYTHON, "python" },
 };
 
 const char *thaw_kind_name(enum thaw_environment_kind kind)
@@ -81,14 +77,16 @@ int analysis_warn(struct analysis *a, const char *format, ...)
 		       : 0;
 }
 
-bool analysis_find(const struct analysis *a, const char *path, struct thaw_inode *ret_inode)
+bool analysis_find(const struct analysis *a, const char *path,
+		   struct thaw_inode *ret_inode)
 {
 	return thaw_image_find(a->image, path, ret_inode) == 0;
 }
 
 /* One step of following: the name goes, what it means comes. False: nothing more to do. */
 static bool follow_step(const struct analysis *a, char *rest, char *done,
-			struct thaw_inode *at, unsigned *links, enum analysis_end *ret_end)
+			struct thaw_inode *at, unsigned *links,
+			enum analysis_end *ret_end)
 {
 	char queue[2 * THAW_PATH_MAX + 4];
 	size_t len, done_len = strlen(done);
@@ -131,7 +129,8 @@ static bool follow_step(const struct analysis *a, char *rest, char *done,
 		}
 		if (done_len + 1 + len > THAW_PATH_MAX)
 			return false;
-		(void)sprintf(done + done_len, "%s%.*s", done_len ? "/" : "", (int)len, rest);
+		(void)sprintf(done + done_len, "%s%.*s", done_len ? "/" : "", (int)len,
+			      rest);
 	}
 	*at = next;
 	memmove(rest, rest + len, strlen(rest + len) + 1);
@@ -229,8 +228,8 @@ static void find_library(struct analysis *a, const char *lib, bool *ret_stdlib)
 		if (minor_version(version) != name.len - 6)
 			continue;
 		stdlib = thaw_image_lookup(a->image, child.ino, "os.py", 5, &inner) == 0;
-		if (!stdlib &&
-		    thaw_image_lookup(a->image, child.ino, "site-packages", 13, &inner) != 0)
+		if (!stdlib && thaw_image_lookup(a->image, child.ino, "site-packages", 13,
+						 &inner) != 0)
 			continue;
 		if (found->python[0] && compare_versions(version, found->python) < 0)
 			continue;
@@ -263,7 +262,8 @@ static bool has_interpreter(const struct analysis *a)
 		if (i < sizeof(names) / sizeof(names[0]))
 			(void)snprintf(path, sizeof(path), "bin/%s", names[i]);
 		else
-			(void)snprintf(path, sizeof(path), "bin/python%s", a->found->python);
+			(void)snprintf(path, sizeof(path), "bin/python%s",
+				       a->found->python);
 		if (analysis_follow(a, path, &inode) == ANALYSIS_INSIDE &&
 		    is_elf(a, &inode) && inode.mode & 0100)
 			return true;
@@ -309,7 +309,8 @@ static int is_venv_pack(const struct analysis *a, struct thaw_error *err, bool *
 		return 0;
 	r = analysis_read(a, &inode, head, sizeof(head), err, &len);
 	if (r == 0)
-		*ret_is = memmem(head, len, VENV_PACK_MARK, strlen(VENV_PACK_MARK)) != NULL;
+		*ret_is = memmem(head, len, VENV_PACK_MARK, strlen(VENV_PACK_MARK)) !=
+			  NULL;
 	return r;
 }
 
@@ -374,8 +375,9 @@ static int can_be(const struct analysis *a, enum thaw_environment_kind kind,
 static int find_kind(struct analysis *a, struct thaw_error *err)
 {
 	static const enum thaw_environment_kind order[] = {
-		THAW_KIND_PEX,	     THAW_KIND_WHEELS, THAW_KIND_CONDA_PACK, THAW_KIND_CONDA,
-		THAW_KIND_VENV_PACK, THAW_KIND_PYTHON, THAW_KIND_TREE,
+		THAW_KIND_PEX,	 THAW_KIND_WHEELS,    THAW_KIND_CONDA_PACK,
+		THAW_KIND_CONDA, THAW_KIND_VENV_PACK, THAW_KIND_PYTHON,
+		THAW_KIND_TREE,
 	};
 	enum thaw_environment_kind wanted = a->options->wanted;
 	bool can = false, venv_pack;
@@ -386,7 +388,8 @@ static int find_kind(struct analysis *a, struct thaw_error *err)
 		if (r < 0)
 			return r;
 		if (!can)
-			return thaw_refused(err, "its content is not that of a %s (--kind)",
+			return thaw_refused(err,
+					    "its content is not that of a %s (--kind)",
 					    thaw_kind_name(wanted));
 		a->found->kind = wanted;
 		return 0;
@@ -471,7 +474,8 @@ static void take_version(struct analysis *a, const char *version)
 	if (len == 0)
 		return;
 	if (!found->python[0])
-		(void)snprintf(found->python, sizeof(found->python), "%.*s", (int)len, version);
+		(void)snprintf(found->python, sizeof(found->python), "%.*s", (int)len,
+			       version);
 	/* "3.13.1" is 3.13t's version too: a free-threaded build has no number of its own */
 	if (strncmp(found->python, version, len) != 0 ||
 	    (found->python[len] != '\0' && strcmp(found->python + len, "t") != 0))
@@ -479,8 +483,8 @@ static void take_version(struct analysis *a, const char *version)
 	full = strspn(version, "0123456789.");
 	while (full > 0 && version[full - 1] == '.') /* "3.11.7.final.0" */
 		full--;
-	(void)snprintf(found->python_version, sizeof(found->python_version), "%.*s", (int)full,
-		       version);
+	(void)snprintf(found->python_version, sizeof(found->python_version), "%.*s",
+		       (int)full, version);
 }
 
 static int find_binding(struct analysis *a, struct thaw_error *err)
@@ -506,8 +510,10 @@ static int find_binding(struct analysis *a, struct thaw_error *err)
 	r = find_recorded(a, &config);
 	if (r == 0)
 		r = find_links(a);
-	if (r == 0 && version && minor_version(version) && a->found->python_version[0] == '\0')
-		r = analysis_warn(a, "pyvenv.cfg says Python %.20s, its packages are for %s",
+	if (r == 0 && version && minor_version(version) &&
+	    a->found->python_version[0] == '\0')
+		r = analysis_warn(a,
+				  "pyvenv.cfg says Python %.20s, its packages are for %s",
 				  version, a->found->python);
 	system = pyvenv_get(&config, "include-system-site-packages");
 	if (r == 0 && system && strcasecmp(system, "true") == 0)
@@ -524,7 +530,8 @@ static void find_conda_version(struct analysis *a)
 	struct thaw_name name;
 	char version[32];
 
-	if (!analysis_find(a, "conda-meta", &directory) || directory.type != THAW_DIRECTORY)
+	if (!analysis_find(a, "conda-meta", &directory) ||
+	    directory.type != THAW_DIRECTORY)
 		return;
 	for (uint64_t i = 0; i < directory.size; i++) {
 		thaw_image_child(a->image, &directory, i, &name, &child);
@@ -557,8 +564,8 @@ static int conda(struct analysis *a, struct thaw_error *err)
 	struct thaw_conda_report report;
 
 	find_conda_version(a);
-	return thaw_conda_relocations(a->image, a->reader, a->found->relocations, &options, err,
-				      &report);
+	return thaw_conda_relocations(a->image, a->reader, a->found->relocations,
+				      &options, err, &report);
 }
 
 static int analyse(struct analysis *a, struct thaw_error *err)
@@ -578,7 +585,8 @@ static int analyse(struct analysis *a, struct thaw_error *err)
 		r = find_binding(a, err);
 	if (r == 0 && found->kind != THAW_KIND_TREE)
 		r = analysis_platform(a, err);
-	if (r == 0 && (found->kind == THAW_KIND_CONDA || found->kind == THAW_KIND_CONDA_PACK))
+	if (r == 0 &&
+	    (found->kind == THAW_KIND_CONDA || found->kind == THAW_KIND_CONDA_PACK))
 		r = conda(a, err);
 	else if (r == 0 && found->kind != THAW_KIND_TREE)
 		r = analysis_scripts(a, err);
@@ -596,7 +604,8 @@ static int analyse(struct analysis *a, struct thaw_error *err)
 
 int thaw_environment_analyse(const struct thaw_image *image, struct thaw_reader *reader,
 			     const struct thaw_environment_options *options,
-			     struct thaw_error *err, struct thaw_environment *ret_environment)
+			     struct thaw_error *err,
+			     struct thaw_environment *ret_environment)
 {
 	struct thaw_environment found = {
 		.links = json_array(),
@@ -610,7 +619,8 @@ int thaw_environment_analyse(const struct thaw_image *image, struct thaw_reader 
 	};
 	int r;
 
-	if (!found.links || !found.warnings || thaw_relocations_new(&found.relocations) < 0)
+	if (!found.links || !found.warnings ||
+	    thaw_relocations_new(&found.relocations) < 0)
 		r = thaw_oom(err);
 	else
 		r = analyse(&a, err);

@@ -15,8 +15,9 @@
 #include "thaw/binding.h"
 #include "util/cleanup.h"
 
-#define ANSWER_MAX  16384u
-#define PATIENCE_MS 10000 /* a cold start from a slow disk; what hangs is no interpreter */
+#define ANSWER_MAX 16384u
+#define PATIENCE_MS \
+	10000 /* a cold start from a slow disk; what hangs is no interpreter */
 
 extern char **environ;
 
@@ -53,8 +54,8 @@ static int64_t now_ms(void)
 
 static int start(const char *path, pid_t *ret_pid, int *ret_fd)
 {
-	char *const argv[] = { (char *)path, (char *)"-I", (char *)"-S", (char *)"-c",
-			       (char *)question, NULL };
+	char *const argv[] = { (char *)path, (char *)"-I",     (char *)"-S",
+			       (char *)"-c", (char *)question, NULL };
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
 	sigset_t all, none;
@@ -78,11 +79,11 @@ static int start(const char *path, pid_t *ret_pid, int *ret_fd)
 			if (r == 0)
 				r = posix_spawn_file_actions_adddup2(&actions, fds[1], 1);
 			if (r == 0)
-				r = posix_spawn_file_actions_addopen(&actions, 2, "/dev/null",
-								     O_WRONLY, 0);
+				r = posix_spawn_file_actions_addopen(
+					&actions, 2, "/dev/null", O_WRONLY, 0);
 			if (r == 0)
-				r = posix_spawn(ret_pid, path, &actions, &attributes, argv,
-						environ);
+				r = posix_spawn(ret_pid, path, &actions, &attributes,
+						argv, environ);
 			(void)posix_spawnattr_destroy(&attributes);
 		}
 		(void)posix_spawn_file_actions_destroy(&actions);
@@ -128,7 +129,8 @@ static char *copy_path(const json_t *object, const char *key)
 {
 	const char *text = json_string_value(json_object_get(object, key));
 
-	return text && text[0] == '/' && strlen(text) <= THAW_PATH_MAX && !strchr(text, '\n')
+	return text && text[0] == '/' && strlen(text) <= THAW_PATH_MAX &&
+			       !strchr(text, '\n')
 		       ? strdup(text)
 		       : NULL;
 }
@@ -149,9 +151,11 @@ static bool read_answer(const char *answer, struct thaw_interpreter *interpreter
 	interpreter->dynload = copy_path(object, "dynload");
 	interpreter->shared = copy_path(object, "shared");
 	text = json_string_value(json_object_get(object, "platlibdir"));
-	interpreter->platlibdir = strdup(text && !strchr(text, '/') && text[0] ? text : "lib");
+	interpreter->platlibdir = strdup(text && !strchr(text, '/') && text[0] ? text
+									       : "lib");
 	text = json_string_value(json_object_get(object, "python"));
-	(void)snprintf(interpreter->python, sizeof(interpreter->python), "%s", text ? text : "");
+	(void)snprintf(interpreter->python, sizeof(interpreter->python), "%s",
+		       text ? text : "");
 	text = json_string_value(json_object_get(object, "version"));
 	(void)snprintf(interpreter->version, sizeof(interpreter->version), "%s",
 		       text ? text : "");

@@ -11,7 +11,7 @@
 #include "thaw/error.h"
 
 /* Bytes that are read: a real one has 300, and Python refuses one of 32 KiB. */
-#define PYVENV_MAX 16384u
+#define PYVENV_MAX	16384u
 #define PYVENV_LINE_MAX 4200u /* a path, and what it is for */
 
 struct pyvenv_line {

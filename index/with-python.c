@@ -25,23 +25,25 @@
  * site-packages. A .pth file in the one leads to the other, and has the .pth files
  * there read as well.
  */
-#define DEBIAN_PTH "import os, site; site.addsitedir(os.path.join(sitedir, '..', 'site-packages'))\n"
+#define DEBIAN_PTH \
+	"import os, site; site.addsitedir(os.path.join(sitedir, '..', 'site-packages'))\n"
 
 /* Without "home" there is no virtual environment: Python looks from its own place. */
-#define PYVENV_CFG                                                    \
+#define PYVENV_CFG                                                   \
 	"# The interpreter and its library are in this directory.\n" \
 	"include-system-site-packages = false\n"
 
 struct gather {
 	struct thaw_python_files files;
 	const struct thaw_interpreter *interpreter;
-	char lib[64];  /* "lib/python3.11" */
-	char tag[32];  /* "cpython-311" */
+	char lib[64];	   /* "lib/python3.11" */
+	char tag[32];	   /* "cpython-311" */
 	json_t *libraries; /* needed of nodes: names as keys */
 };
 
 static int add(struct gather *gather, const char *path, uint8_t *data, size_t size,
-	       const struct stat *st, unsigned mode, const char *link, struct thaw_error *err)
+	       const struct stat *st, unsigned mode, const char *link,
+	       struct thaw_error *err)
 {
 	struct thaw_python_files *files = &gather->files;
 	struct thaw_addition addition = {
@@ -55,7 +57,8 @@ static int add(struct gather *gather, const char *path, uint8_t *data, size_t si
 
 	files->size += size;
 	if (!addition.path || (link && !addition.link) ||
-	    grow(&files->files, &files->capacity, files->count + 1, sizeof(addition)) < 0) {
+	    grow(&files->files, &files->capacity, files->count + 1, sizeof(addition)) <
+		    0) {
 		free((void *)addition.path);
 		free((void *)addition.link);
 		free(data);
@@ -82,7 +85,8 @@ static int add_text(struct gather *gather, const char *path, const char *text,
 static int read_file(const char *path, struct thaw_error *err, uint8_t **ret_data,
 		     struct stat *ret_st)
 {
-	_cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	_cleanup_(closep) int fd = open(path,
+					O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	_cleanup_(freep) uint8_t *data = NULL;
 	size_t done = 0;
 
@@ -99,8 +103,8 @@ static int read_file(const char *path, struct thaw_error *err, uint8_t **ret_dat
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
-			return thaw_io(err, n < 0 ? -errno : -EIO, "\"%.300s\" cannot be read",
-				       path);
+			return thaw_io(err, n < 0 ? -errno : -EIO,
+				       "\"%.300s\" cannot be read", path);
 		done += (size_t)n;
 	}
 	*ret_data = steal_ptr(data);
@@ -112,10 +116,10 @@ static int read_file(const char *path, struct thaw_error *err, uint8_t **ret_dat
 /* The parts of the C library are everywhere, and those of one machine do not fit another. */
 static bool is_of_libc(const char *name)
 {
-	static const char *const names[] = { "libc.so",	     "libm.so",	   "libpthread.so",
-					     "libdl.so",     "libutil.so", "librt.so",
-					     "ld-linux",     "libgcc_s",   "libstdc++",
-					     "libpython",    "linux-vdso", "libresolv.so",
+	static const char *const names[] = { "libc.so",	   "libm.so",	 "libpthread.so",
+					     "libdl.so",   "libutil.so", "librt.so",
+					     "ld-linux",   "libgcc_s",	 "libstdc++",
+					     "libpython",  "linux-vdso", "libresolv.so",
 					     "libcrypt.so" };
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
@@ -128,12 +132,14 @@ static void note_libraries(struct gather *gather, uint8_t *data, size_t size)
 {
 	struct elf_file elf;
 
-	if (size < 4 || memcmp(data, "\177ELF", 4) != 0 || !elf_file_parse(data, size, &elf))
+	if (size < 4 || memcmp(data, "\177ELF", 4) != 0 ||
+	    !elf_file_parse(data, size, &elf))
 		return;
 	for (size_t i = 0; i < elf.needed_count; i++)
 		if (!is_of_libc(elf.needed[i]))
 			/* short of memory: a name less for people */
-			(void)json_object_set_new(gather->libraries, elf.needed[i], json_true());
+			(void)json_object_set_new(gather->libraries, elf.needed[i],
+						  json_true());
 }
 
 /*
@@ -148,10 +154,11 @@ static int point_at_own_library(const struct elf_file *elf, struct thaw_error *e
 	if (elf->runpath && strstr(elf->runpath, RUNPATH))
 		return 0;
 	if (len < strlen(RUNPATH))
-		return thaw_refused(err,
-				    "this interpreter loads its libpython by a path that cannot be "
-				    "changed; --python names another (uv's and pyenv's can be "
-				    "taken along)");
+		return thaw_refused(
+			err,
+			"this interpreter loads its libpython by a path that cannot be "
+			"changed; --python names another (uv's and pyenv's can be "
+			"taken along)");
 	memset(elf->runpath, 0, len);
 	memcpy(elf->runpath, RUNPATH, strlen(RUNPATH));
 	return 0;
@@ -166,7 +173,8 @@ static int add_libpython(struct gather *gather, struct thaw_error *err)
 	int r;
 
 	if (!shared)
-		return thaw_refused(err, "the interpreter's libpython is not where it says");
+		return thaw_refused(err,
+				    "the interpreter's libpython is not where it says");
 	slash = strrchr(shared, '/');
 	r = read_file(shared, err, &data, &st);
 	if (r < 0)
@@ -193,7 +201,8 @@ static int add_executable(struct gather *gather, const struct thaw_binding *bind
 		return r;
 	if (!elf_file_parse(data, (size_t)st.st_size, &elf)) {
 		free(data);
-		return thaw_refused(err, "\"%.300s\" is no executable of a 64-bit machine",
+		return thaw_refused(err,
+				    "\"%.300s\" is no executable of a 64-bit machine",
 				    interpreter->executable);
 	}
 	note_libraries(gather, data, (size_t)st.st_size);
@@ -226,9 +235,10 @@ static int add_executable(struct gather *gather, const struct thaw_binding *bind
 /* What no environment carries: the machine's packages, tests, the static library. */
 static bool is_left_out(const FTSENT *entry)
 {
-	static const char *const top[] = { "site-packages", "dist-packages", "test", "idlelib",
-					   "turtledemo", "EXTERNALLY-MANAGED",
-					   "sitecustomize.py" };
+	static const char *const top[] = {
+		"site-packages",      "dist-packages",	 "test", "idlelib", "turtledemo",
+		"EXTERNALLY-MANAGED", "sitecustomize.py"
+	};
 	const char *name = entry->fts_name;
 
 	if (entry->fts_level == 1) {
@@ -252,7 +262,8 @@ static bool is_wanted_pyc(const struct gather *gather, const FTSENT *entry)
 		return false; /* its source is left out */
 	(void)snprintf(name, sizeof(name), ".%s.pyc", gather->tag);
 	return strlen(entry->fts_name) > strlen(name) &&
-	       strcmp(entry->fts_name + strlen(entry->fts_name) - strlen(name), name) == 0;
+	       strcmp(entry->fts_name + strlen(entry->fts_name) - strlen(name), name) ==
+		       0;
 }
 
 static int add_library_file(struct gather *gather, const char *root, const char *to,
@@ -302,8 +313,8 @@ static int add_tree(struct gather *gather, const char *root, const char *to,
 			r = thaw_io(err, -entry->fts_errno, "\"%.300s\" cannot be read",
 				    entry->fts_path);
 		else if (entry->fts_info == FTS_F ||
-			 (entry->fts_info == FTS_SL && stat(entry->fts_accpath, &st) == 0 &&
-			  S_ISREG(st.st_mode)))
+			 (entry->fts_info == FTS_SL &&
+			  stat(entry->fts_accpath, &st) == 0 && S_ISREG(st.st_mode)))
 			r = add_library_file(gather, root, to, entry, err);
 	}
 	(void)fts_close(fts);
@@ -342,7 +353,8 @@ static int add_all(struct gather *gather, const struct thaw_binding *binding,
 	(void)snprintf(dynload, sizeof(dynload), "%s/lib-dynload", gather->lib);
 	/* Elsewhere on some: lib64 beside lib. */
 	if (r == 0 && interpreter->dynload &&
-	    strncmp(interpreter->dynload, interpreter->library, strlen(interpreter->library)) != 0)
+	    strncmp(interpreter->dynload, interpreter->library,
+		    strlen(interpreter->library)) != 0)
 		r = add_tree(gather, interpreter->dynload, dynload, err);
 	if (r == 0)
 		r = add_debian(gather, err);
@@ -357,8 +369,10 @@ static char *list_libraries(const json_t *libraries)
 	const char *name;
 	json_t *value;
 
-	json_object_foreach((json_t *)libraries, name, value) {
-		if (asprintf(&longer, "%s%s%s", text ? text : "", text ? ", " : "", name) < 0)
+	json_object_foreach((json_t *)libraries, name, value)
+	{
+		if (asprintf(&longer, "%s%s%s", text ? text : "", text ? ", " : "",
+			     name) < 0)
 			break;
 		free(text);
 		text = longer;
@@ -371,7 +385,8 @@ static int describe(struct gather *gather, struct thaw_error *err)
 	json_t *meta = json_pack("{s:b, s:s}", "interpreter", 1, "python_version",
 				 gather->interpreter->version);
 
-	gather->files.meta = meta ? json_dumps(meta, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+	gather->files.meta = meta ? json_dumps(meta, JSON_COMPACT | JSON_SORT_KEYS)
+				  : NULL;
 	json_decref(meta);
 	gather->files.libraries = list_libraries(gather->libraries);
 	return gather->files.meta ? 0 : thaw_oom(err);
@@ -382,11 +397,13 @@ static bool has_lib64(const struct thaw_image *image)
 {
 	struct thaw_inode inode;
 
-	return thaw_image_find(image, "lib64", &inode) != 0 || inode.type == THAW_DIRECTORY;
+	return thaw_image_find(image, "lib64", &inode) != 0 ||
+	       inode.type == THAW_DIRECTORY;
 }
 
-static int gather_files(const struct thaw_image *image, const struct thaw_binding *binding,
-			const char *executable, struct gather *gather, struct thaw_error *err)
+static int gather_files(const struct thaw_image *image,
+			const struct thaw_binding *binding, const char *executable,
+			struct gather *gather, struct thaw_error *err)
 {
 	struct thaw_interpreter interpreter;
 	unsigned major, minor;
@@ -397,12 +414,13 @@ static int gather_files(const struct thaw_image *image, const struct thaw_bindin
 		return r;
 	gather->interpreter = &interpreter;
 	(void)snprintf(gather->lib, sizeof(gather->lib), "%s/python%s",
-		       strcmp(interpreter.platlibdir, "lib64") == 0 && has_lib64(image) ? "lib64"
-										       : "lib",
+		       strcmp(interpreter.platlibdir, "lib64") == 0 && has_lib64(image)
+			       ? "lib64"
+			       : "lib",
 		       interpreter.python);
 	if (sscanf(interpreter.python, "%1u.%3u", &major, &minor) == 2)
-		(void)snprintf(gather->tag, sizeof(gather->tag), "cpython-%u%u%s", major, minor,
-			       strchr(interpreter.python, 't') ? "t" : "");
+		(void)snprintf(gather->tag, sizeof(gather->tag), "cpython-%u%u%s", major,
+			       minor, strchr(interpreter.python, 't') ? "t" : "");
 	if (strcmp(interpreter.python, binding->python) != 0)
 		r = thaw_refused(err, "\"%.300s\" is Python %s, not %s", executable,
 				 interpreter.python, binding->python);
@@ -419,10 +437,12 @@ int thaw_python_gather(const struct thaw_image *image, const char *executable,
 {
 	struct gather gather = { .libraries = json_object() };
 	struct thaw_binding binding;
-	int r = gather.libraries ? thaw_binding_load(image, err, &binding) : thaw_oom(err);
+	int r = gather.libraries ? thaw_binding_load(image, err, &binding)
+				 : thaw_oom(err);
 
 	if (r == THAW_NOT_FOUND)
-		r = thaw_refused(err, "is no virtual environment that lacks an interpreter");
+		r = thaw_refused(err,
+				 "is no virtual environment that lacks an interpreter");
 	if (r == 0) {
 		r = gather_files(image, &binding, executable, &gather, err);
 		thaw_binding_deinit(&binding);

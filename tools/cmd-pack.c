@@ -85,7 +85,8 @@ static json_t *report_json(const char *output, const struct thaw_pack_report *re
 	tool_json_digest(object, "index_digest", info->index_digest);
 	(void)json_object_set_new(object, "source_kind",
 				  json_string(report->source_kind));
-	(void)json_object_set_new(object, "kind", json_string(thaw_kind_name(report->kind)));
+	(void)json_object_set_new(object, "kind",
+				  json_string(thaw_kind_name(report->kind)));
 	(void)json_object_set_new(object, "python",
 				  report->python[0] ? json_string(report->python)
 						    : json_null());
@@ -130,8 +131,8 @@ static void print_python(const struct thaw_pack_report *report)
 	if (!report->python[0])
 		printf("python    none found\n");
 	else
-		printf("python    %s%s%s, %s\n", report->python, report->platform[0] ? ", " : "",
-		       report->platform,
+		printf("python    %s%s%s, %s\n", report->python,
+		       report->platform[0] ? ", " : "", report->platform,
 		       report->own_interpreter ? "with its interpreter"
 					       : "to be bound to one of each node");
 }
@@ -178,11 +179,13 @@ static void print_report(const char *output, const struct thaw_pack_report *repo
 		printf("replaced  %" PRIu64 " by a later member of the same name\n",
 		       report->duplicates);
 	if (report->sites)
-		printf("paths     %" PRIu64 " in %" PRIu64 " files, relocated in each view\n",
+		printf("paths     %" PRIu64 " in %" PRIu64
+		       " files, relocated in each view\n",
 		       report->sites, report->relocated);
 	pack_steps_print(&arg_steps);
 	if (report->warnings)
-		printf("warnings  %" PRIu64 " (thaw info shows them)\n", report->warnings);
+		printf("warnings  %" PRIu64 " (thaw info shows them)\n",
+		       report->warnings);
 	printf("time      %.1f s\n", seconds);
 }
 
@@ -297,9 +300,10 @@ static int parse_option(int c, const char *value)
 	case OPT_KIND:
 		arg_pack.kind = thaw_kind_by_name(value);
 		if (arg_pack.kind == THAW_KIND_UNKNOWN)
-			return bad_value("--kind", value,
-					 "tree, conda-pack, conda, venv-pack, venv, pex, wheels "
-					 "or python");
+			return bad_value(
+				"--kind", value,
+				"tree, conda-pack, conda, venv-pack, venv, pex, wheels "
+				"or python");
 		break;
 	case OPT_PYTHON:
 		arg_steps.python = value;
@@ -307,7 +311,8 @@ static int parse_option(int c, const char *value)
 	case OPT_PYTHON_VERSION:
 		if (strncmp(value, "3.", 2) != 0 ||
 		    !tool_parse_number(value + 2, 1, 99, &number))
-			return bad_value("--python-version", value, "a version like 3.11");
+			return bad_value("--python-version", value,
+					 "a version like 3.11");
 		arg_pack.python_minor = (unsigned)number;
 		break;
 	case OPT_WITH_PYTHON:

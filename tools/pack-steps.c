@@ -32,7 +32,8 @@ static int rewrite(const char *path, const struct thaw_image *image,
 	return thaw_rewrite(image, path, &in_place, err, &report->image);
 }
 
-static int open_image(const char *path, struct thaw_error *err, struct thaw_image **ret_image)
+static int open_image(const char *path, struct thaw_error *err,
+		      struct thaw_image **ret_image)
 {
 	struct thaw_source *source;
 	int r = thaw_source_open(path, err, &source);
@@ -55,9 +56,10 @@ static int take_python(struct pack_steps *steps, const char *path,
 	if (r == 0)
 		r = thaw_binding_find_for(image, steps->python, 0, err, &interpreter);
 	if (r == 0 && !interpreter)
-		r = thaw_refused(err, report->own_interpreter
-					      ? "has its own interpreter already (--with-python)"
-					      : "is no virtual environment (--with-python)");
+		r = thaw_refused(
+			err, report->own_interpreter
+				     ? "has its own interpreter already (--with-python)"
+				     : "is no virtual environment (--with-python)");
 	if (r == 0)
 		r = thaw_python_gather(image, interpreter, err, &files);
 	if (r < 0)
@@ -108,7 +110,8 @@ static int compile(struct pack_steps *steps, const char *path,
 	}
 	return r;
 #else
-	return thaw_io(err, -ENOSYS, "compiling needs FUSE, which this thaw was built without");
+	return thaw_io(err, -ENOSYS,
+		       "compiling needs FUSE, which this thaw was built without");
 #endif
 }
 
@@ -128,7 +131,8 @@ static void note_import(void *userdata, const struct thaw_import *import)
 	json_t *object = json_object();
 
 	tool_json_name(object, "name", import->name, strlen(import->name));
-	(void)json_object_set_new(object, "outcome", json_string(outcome_name(import->outcome)));
+	(void)json_object_set_new(object, "outcome",
+				  json_string(outcome_name(import->outcome)));
 	if (import->reason[0])
 		tool_json_name(object, "reason", import->reason, strlen(import->reason));
 	(void)json_object_set_new(object, "seconds", json_real(import->seconds));
@@ -151,7 +155,8 @@ static int check(struct pack_steps *steps, const char *path,
 	steps->imports = json_array();
 	return thaw_check_imports(path, &options, note_import, steps, err);
 #else
-	return thaw_io(err, -ENOSYS, "checking needs FUSE, which this thaw was built without");
+	return thaw_io(err, -ENOSYS,
+		       "checking needs FUSE, which this thaw was built without");
 #endif
 }
 
@@ -198,15 +203,18 @@ void pack_steps_print(const struct pack_steps *steps)
 		return;
 	printf("imports   %u good, %u lack something optional, %u broken\n", steps->ok,
 	       steps->lacking, steps->failed);
-	json_array_foreach(steps->imports, i, import) {
+	json_array_foreach(steps->imports, i, import)
+	{
 		const char *name = json_string_value(json_object_get(import, "name"));
-		const char *outcome = json_string_value(json_object_get(import, "outcome"));
+		const char *outcome =
+			json_string_value(json_object_get(import, "outcome"));
 		const char *reason = json_string_value(json_object_get(import, "reason"));
 
 		if (strcmp(outcome, "ok") == 0)
 			continue;
 		printf("  %-7s %-20s ", outcome, name);
-		tool_print_escaped(stdout, reason ? reason : "", reason ? strlen(reason) : 0);
+		tool_print_escaped(stdout, reason ? reason : "",
+				   reason ? strlen(reason) : 0);
 		fputc('\n', stdout);
 	}
 }
@@ -218,8 +226,9 @@ void pack_steps_json(const struct pack_steps *steps, json_t *object)
 	if (steps->compiled)
 		(void)json_object_set_new(
 			object, "compiled",
-			json_pack("{s:I, s:I, s:I}", "valid", (json_int_t)steps->result.valid,
-				  "compiled", (json_int_t)steps->result.compiled, "failed",
+			json_pack("{s:I, s:I, s:I}", "valid",
+				  (json_int_t)steps->result.valid, "compiled",
+				  (json_int_t)steps->result.compiled, "failed",
 				  (json_int_t)steps->result.failed));
 	if (steps->checked)
 		(void)json_object_set(object, "imports", steps->imports);

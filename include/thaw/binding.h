@@ -55,7 +55,8 @@ enum thaw_binding_flags {
  * refused, naming the version and where it was looked for.
  */
 _must_check_ int thaw_binding_find(const struct thaw_binding *binding, const char *wanted,
-				   unsigned flags, struct thaw_error *err, char **ret_path);
+				   unsigned flags, struct thaw_error *err,
+				   char **ret_path);
 /* All of it for an image: *ret_path NULL when it needs no interpreter. */
 _must_check_ int thaw_binding_find_for(const struct thaw_image *image, const char *wanted,
 				       unsigned flags, struct thaw_error *err,
@@ -68,8 +69,9 @@ _must_check_ int thaw_binding_find_for(const struct thaw_image *image, const cha
  * for images that need none. The directory may hold a bin already. Returns 0, or
  * THAW_NOT_FOUND when nothing was to be written; -EPERM, -EBADMSG, I/O.
  */
-_must_check_ int thaw_binding_render(const struct thaw_image *image, struct thaw_reader *reader,
-				     const char *prefix, const char *interpreter, int directory,
+_must_check_ int thaw_binding_render(const struct thaw_image *image,
+				     struct thaw_reader *reader, const char *prefix,
+				     const char *interpreter, int directory,
 				     struct thaw_error *err);
 
 /*

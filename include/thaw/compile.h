@@ -12,15 +12,16 @@
 #include "thaw/train.h"
 
 struct thaw_compile_options {
-	const char *python;  /* of this node, for environments without; NULL: see thaw/binding.h */
-	unsigned processes;  /* 0: one for each CPU */
+	const char *
+		python; /* of this node, for environments without; NULL: see thaw/binding.h */
+	unsigned processes;	  /* 0: one for each CPU */
 	int (*interrupted)(void); /* as for thaw_train() */
 };
 
 struct thaw_compile_result {
 	uint64_t valid;	   /* sources whose bytecode was good already */
 	uint64_t compiled; /* files gathered */
-	uint64_t failed;   /* sources that cannot be compiled: some are broken on purpose */
+	uint64_t failed; /* sources that cannot be compiled: some are broken on purpose */
 };
 
 /*
@@ -29,20 +30,21 @@ struct thaw_compile_result {
  * come back in gathered, for thaw_rewrite(). Errors: -EPERM when there is nothing
  * to compile with or for, -EINTR, I/O.
  */
-_must_check_ int thaw_compile(const char *image, const struct thaw_compile_options *options,
+_must_check_ int thaw_compile(const char *image,
+			      const struct thaw_compile_options *options,
 			      struct thaw_gathered *gathered, struct thaw_error *err,
 			      struct thaw_compile_result *ret_result);
 
 enum thaw_import_outcome {
 	THAW_IMPORT_OK,
-	THAW_IMPORT_LACKS,  /* wants a module that the environment does not have: optional, mostly */
+	THAW_IMPORT_LACKS, /* wants a module that the environment does not have: optional, mostly */
 	THAW_IMPORT_FAILED, /* an exception */
 	THAW_IMPORT_DIED,   /* a signal, or an exit */
 	THAW_IMPORT_HUNG,   /* took longer than a minute */
 };
 
 struct thaw_import {
-	const char *name;   /* of the package or module */
+	const char *name; /* of the package or module */
 	enum thaw_import_outcome outcome;
 	const char *reason; /* one line; empty when all is well */
 	double seconds;

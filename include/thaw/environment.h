@@ -42,7 +42,7 @@ bool thaw_kind_is_venv(enum thaw_environment_kind kind);
  */
 struct thaw_environment_hints {
 	enum thaw_environment_kind kind; /* THAW_KIND_PEX, THAW_KIND_WHEELS, or unknown */
-	char *python;	   /* "3.11" */
+	char *python;			 /* "3.11" */
 	char *constraints; /* interpreter constraints as the PEX has them, "CPython>=3.9,<3.13" */
 	char *entry_point; /* "module:function" or "module" */
 	char *script;	   /* the console script to run instead of an entry point */
@@ -57,9 +57,9 @@ struct thaw_environment {
 	char platform[64];	 /* "linux-x86_64", or empty: nothing in it is for one */
 	char libc[32];		 /* "glibc >= 2.17", "musl >= 1.2", or empty */
 	bool own_interpreter;	 /* bin/python* and the standard library are inside */
-	char *recorded;		 /* venv-shaped: path of the builder's interpreter, or NULL */
-	json_t *links;		 /* venv-shaped: names in bin that are to be the interpreter */
-	json_t *warnings;	 /* array of strings: printable, one line each */
+	char *recorded;	  /* venv-shaped: path of the builder's interpreter, or NULL */
+	json_t *links;	  /* venv-shaped: names in bin that are to be the interpreter */
+	json_t *warnings; /* array of strings: printable, one line each */
 	struct thaw_relocations *relocations;
 };
 

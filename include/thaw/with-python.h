@@ -26,7 +26,7 @@ struct thaw_python_files {
  * this one does not fit, or cannot be moved (a libpython that it finds by an
  * absolute path that is too short); -EFBIG, I/O.
  */
-_must_check_ int thaw_python_gather(const struct thaw_image *image, const char *executable,
-				    struct thaw_error *err,
+_must_check_ int thaw_python_gather(const struct thaw_image *image,
+				    const char *executable, struct thaw_error *err,
 				    struct thaw_python_files *ret_files);
 void thaw_python_files_deinit(struct thaw_python_files *files);

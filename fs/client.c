@@ -82,7 +82,8 @@ static int find_service(const char *socket, struct thaw_error *err, int *ret_fd)
 		if (own_socket(&own) == 0)
 			places[count++] = own;
 		/* A run-time directory that was named is the only place. */
-		if (!getenv("THAW_RUNTIME_DIR") && (count == 0 || strcmp(own, ROOT_SOCKET) != 0))
+		if (!getenv("THAW_RUNTIME_DIR") &&
+		    (count == 0 || strcmp(own, ROOT_SOCKET) != 0))
 			places[count++] = ROOT_SOCKET;
 	}
 	for (unsigned i = 0; i < count; i++) {
@@ -91,13 +92,16 @@ static int find_service(const char *socket, struct thaw_error *err, int *ret_fd)
 		if (r != THAW_NOT_FOUND)
 			return r;
 	}
-	(void)thaw_io(err, 0, "no node service listens at \"%.200s\"%s%.200s%s (thaw serve starts one)",
-		      count ? places[0] : "", count > 1 ? " or \"" : "", count > 1 ? places[1] : "",
-		      count > 1 ? "\"" : "");
+	(void)thaw_io(
+		err, 0,
+		"no node service listens at \"%.200s\"%s%.200s%s (thaw serve starts one)",
+		count ? places[0] : "", count > 1 ? " or \"" : "",
+		count > 1 ? places[1] : "", count > 1 ? "\"" : "");
 	return THAW_NOT_FOUND;
 }
 
-int thaw_client_connect(const char *socket, struct thaw_error *err, struct thaw_client **ret_client)
+int thaw_client_connect(const char *socket, struct thaw_error *err,
+			struct thaw_client **ret_client)
 {
 	struct thaw_client *client;
 	int fd = -1, r = find_service(socket, err, &fd);
@@ -109,7 +113,8 @@ int thaw_client_connect(const char *socket, struct thaw_error *err, struct thaw_
 		(void)safe_close(fd);
 		return thaw_oom(err);
 	}
-	thaw_varlink_init(&client->stream, fd, THAW_VARLINK_REPLY_MAX, THAW_VARLINK_CALL_MAX);
+	thaw_varlink_init(&client->stream, fd, THAW_VARLINK_REPLY_MAX,
+			  THAW_VARLINK_CALL_MAX);
 	*ret_client = client;
 	return 0;
 }
@@ -127,8 +132,8 @@ const char *thaw_client_error(const struct thaw_client *client)
 	return client->error[0] ? client->error : NULL;
 }
 
-static int send_call(struct thaw_client *client, const char *method, json_t *parameters, bool more,
-		     const int *fds, unsigned fd_count, struct thaw_error *err)
+static int send_call(struct thaw_client *client, const char *method, json_t *parameters,
+		     bool more, const int *fds, unsigned fd_count, struct thaw_error *err)
 {
 	char full[64];
 	json_t *call;
@@ -142,7 +147,8 @@ static int send_call(struct thaw_client *client, const char *method, json_t *par
 	r = thaw_varlink_send(&client->stream, call, fds, fd_count);
 	json_decref(call);
 	if (r == -ENOBUFS)
-		return thaw_limit(err, "the call is longer than %u bytes", THAW_VARLINK_CALL_MAX);
+		return thaw_limit(err, "the call is longer than %u bytes",
+				  THAW_VARLINK_CALL_MAX);
 	if (r == 0)
 		r = thaw_varlink_flush(&client->stream);
 	return r < 0 ? thaw_io(err, r, "the node service") : 0;
@@ -167,23 +173,29 @@ static int next_reply(struct thaw_client *client, struct thaw_error *err,
 }
 
 /* The protocol's errors in the terms of commands. */
-static int service_error(struct thaw_client *client, const struct thaw_varlink_reply *reply,
-			 struct thaw_error *err)
+static int service_error(struct thaw_client *client,
+			 const struct thaw_varlink_reply *reply, struct thaw_error *err)
 {
 	static const struct {
 		const char *name;
 		enum thaw_exit exit_code;
 		int r;
 	} errors[] = {
-		{ "NotFound", THAW_EXIT_REFUSED, -ENOENT }, { "Exists", THAW_EXIT_REFUSED, -EEXIST },
-		{ "Busy", THAW_EXIT_IO, -EBUSY },	    { "Denied", THAW_EXIT_REFUSED, -EACCES },
-		{ "Refused", THAW_EXIT_REFUSED, -EPERM },   { "Limit", THAW_EXIT_LIMIT, -EFBIG },
-		{ "Malformed", THAW_EXIT_DAMAGED, -EBADMSG }, { "Io", THAW_EXIT_IO, -EIO },
+		{ "NotFound", THAW_EXIT_REFUSED, -ENOENT },
+		{ "Exists", THAW_EXIT_REFUSED, -EEXIST },
+		{ "Busy", THAW_EXIT_IO, -EBUSY },
+		{ "Denied", THAW_EXIT_REFUSED, -EACCES },
+		{ "Refused", THAW_EXIT_REFUSED, -EPERM },
+		{ "Limit", THAW_EXIT_LIMIT, -EFBIG },
+		{ "Malformed", THAW_EXIT_DAMAGED, -EBADMSG },
+		{ "Io", THAW_EXIT_IO, -EIO },
 		{ "Draining", THAW_EXIT_REFUSED, -ESHUTDOWN },
 		{ "Unsupported", THAW_EXIT_REFUSED, -EOPNOTSUPP },
 	};
-	const char *reason = json_string_value(json_object_get(reply->parameters, "reason"));
-	const char *parameter = json_string_value(json_object_get(reply->parameters, "parameter"));
+	const char *reason =
+		json_string_value(json_object_get(reply->parameters, "reason"));
+	const char *parameter =
+		json_string_value(json_object_get(reply->parameters, "parameter"));
 	const char *name = reply->error;
 
 	if (strncmp(name, INTERFACE, strlen(INTERFACE)) == 0)
@@ -222,7 +234,8 @@ int thaw_client_call(struct thaw_client *client, const char *method, json_t *par
 }
 
 int thaw_client_watch(struct thaw_client *client, const char *method, json_t *parameters,
-		      thaw_client_answer_fn *answer, void *userdata, struct thaw_error *err)
+		      thaw_client_answer_fn *answer, void *userdata,
+		      struct thaw_error *err)
 {
 	bool continues = true;
 	int r = send_call(client, method, parameters, true, NULL, 0, err);
@@ -234,8 +247,8 @@ int thaw_client_watch(struct thaw_client *client, const char *method, json_t *pa
 		if (r < 0)
 			return r;
 		continues = reply.continues;
-		r = reply.error ? service_error(client, &reply, err) :
-				  answer(userdata, reply.parameters);
+		r = reply.error ? service_error(client, &reply, err)
+				: answer(userdata, reply.parameters);
 		thaw_varlink_reply_deinit(&reply);
 	}
 	return r;
@@ -276,10 +289,12 @@ int thaw_local_views(struct thaw_error *err, json_t **ret_views)
 
 		if (entry->kind == THAW_MOUNT_OTHER)
 			continue;
-		view = json_pack("{s:s}", "state", entry->kind == THAW_MOUNT_VIEW ? "view" : "mount");
+		view = json_pack("{s:s}", "state",
+				 entry->kind == THAW_MOUNT_VIEW ? "view" : "mount");
 		set_name(view, "directory", entry->path);
 		if (strncmp(entry->source, THAW_MOUNT_SOURCE_PREFIX, prefix) == 0)
-			(void)json_object_set_new(view, "identity", json_string(entry->source + prefix));
+			(void)json_object_set_new(view, "identity",
+						  json_string(entry->source + prefix));
 		(void)json_array_append_new(views, view); /* without memory: left out */
 	}
 	thaw_mount_table_deinit(&table);

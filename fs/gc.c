@@ -158,7 +158,8 @@ static void collect_trees(struct gc *gc, const char *kind, const char *marker)
 
 		if (!is_key(entry->d_name) || is_mounted(gc, entry->d_name))
 			continue;
-		(void)snprintf(path, sizeof(path), "%s/%s/%s", store, entry->d_name, marker);
+		(void)snprintf(path, sizeof(path), "%s/%s/%s", store, entry->d_name,
+			       marker);
 		if (lstat(path, &st) == 0 && is_recent(gc, &st))
 			continue;
 		(void)remove_tree(gc, store, entry->d_name);
@@ -274,9 +275,9 @@ static void collect_scratch(struct gc *gc, const char *base)
 	list_scratch(gc, base, found);
 	if (!gc->options->dry_run)
 		(void)thaw_scratch_sweep(base);
-	json_object_foreach(found, path, bytes)
-		if (gc->options->dry_run || access(path, F_OK) < 0)
-			note(gc, "scratch", path, (uint64_t)json_integer_value(bytes));
+	json_object_foreach(found, path,
+			    bytes) if (gc->options->dry_run || access(path, F_OK) < 0)
+		note(gc, "scratch", path, (uint64_t)json_integer_value(bytes));
 	json_decref(found);
 }
 
@@ -297,7 +298,8 @@ int thaw_gc(const struct thaw_gc_options *options, struct thaw_error *err, json_
 	r = read_all_mounts(&gc);
 	if (r < 0) {
 		json_decref(gc.removed);
-		r = thaw_io(err, r, "the tables of mounts cannot be read: nothing is removed");
+		r = thaw_io(err, r,
+			    "the tables of mounts cannot be read: nothing is removed");
 	} else {
 		collect_trees(&gc, "layers", "manifest");
 		collect_trees(&gc, "extracted", ".");
@@ -307,7 +309,8 @@ int thaw_gc(const struct thaw_gc_options *options, struct thaw_error *err, json_
 		if (options->scratch)
 			collect_scratch(&gc, options->scratch);
 		(void)json_object_set_new(report, "removed", gc.removed);
-		(void)json_object_set_new(report, "bytes", json_integer((json_int_t)gc.bytes));
+		(void)json_object_set_new(report, "bytes",
+					  json_integer((json_int_t)gc.bytes));
 	}
 	free(gc.mounts);
 	free(gc.namespaces);

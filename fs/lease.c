@@ -30,7 +30,8 @@ int thaw_lease_id(const char *session, const char *directory, char ret_id[THAW_V
 	_cleanup_(freep) char *both = NULL;
 	uint8_t sum[THAW_DIGEST_SIZE];
 	char hex[THAW_DIGEST_HEX];
-	int n = asprintf(&both, "%s/%s", session, directory); /* no session's name has a slash */
+	int n = asprintf(&both, "%s/%s", session,
+			 directory); /* no session's name has a slash */
 
 	if (n < 0) {
 		both = NULL;
@@ -65,10 +66,11 @@ bool thaw_labels_valid(const json_t *labels)
 		return true;
 	if (!json_is_object(labels) || json_object_size(labels) > THAW_LABELS_MAX)
 		return false;
-	json_object_foreach((json_t *)labels, key, value)
-		if (!json_is_string(value) || key[0] == '\0' || strlen(key) > THAW_LABEL_MAX ||
-		    json_string_length(value) > THAW_LABEL_MAX)
-			return false;
+	json_object_foreach((json_t *)labels, key,
+			    value) if (!json_is_string(value) || key[0] == '\0' ||
+				       strlen(key) > THAW_LABEL_MAX ||
+				       json_string_length(value) >
+					       THAW_LABEL_MAX) return false;
 	return true;
 }
 
@@ -76,7 +78,8 @@ uint64_t thaw_boottime(void)
 {
 	struct timespec now;
 
-	(void)clock_gettime(CLOCK_BOOTTIME, &now); /* a clock that is there: cannot fail */
+	(void)clock_gettime(CLOCK_BOOTTIME,
+			    &now); /* a clock that is there: cannot fail */
 	return (uint64_t)now.tv_sec;
 }
 
@@ -139,7 +142,8 @@ static json_t *kind_to_json(const struct thaw_lease *lease, uint64_t now)
 	if (object && lease->kind == THAW_LEASE_TTL && lease->seconds)
 		r = set_integer(object, "seconds", lease->seconds);
 	if (object && r == 0 && lease->deadline)
-		r = set_integer(object, "remaining", lease->deadline > now ? lease->deadline - now : 0);
+		r = set_integer(object, "remaining",
+				lease->deadline > now ? lease->deadline - now : 0);
 	if (r < 0) {
 		json_decref(object);
 		return NULL;
@@ -153,16 +157,18 @@ json_t *thaw_lease_to_json(const struct thaw_lease *lease, uint64_t now)
 	json_t *object;
 
 	thaw_digest_hex(lease->images[0].identity, hex);
-	object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:b, s:b, s:I, s:I, s:o}", "id", lease->id,
-			   "session", lease->session, "directory", lease->directory, "image",
-			   lease->images[0].name, "identity", hex, "layers", layers_to_json(lease),
-			   "writable", lease->writable, "shared", lease->shared, "uid",
-			   (json_int_t)lease->uid, "opened", (json_int_t)lease->opened, "lease",
-			   kind_to_json(lease, now));
+	object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:b, s:b, s:I, s:I, s:o}",
+			   "id", lease->id, "session", lease->session, "directory",
+			   lease->directory, "image", lease->images[0].name, "identity",
+			   hex, "layers", layers_to_json(lease), "writable",
+			   lease->writable, "shared", lease->shared, "uid",
+			   (json_int_t)lease->uid, "opened", (json_int_t)lease->opened,
+			   "lease", kind_to_json(lease, now));
 	if (!object)
 		return NULL;
 	if (json_object_set_new(object, "labels",
-				lease->labels ? json_deep_copy(lease->labels) : json_object()) < 0 ||
+				lease->labels ? json_deep_copy(lease->labels)
+					      : json_object()) < 0 ||
 	    (lease->writable && lease->scratch_size &&
 	     set_integer(object, "scratch_size", lease->scratch_size) < 0)) {
 		json_decref(object);
@@ -200,7 +206,8 @@ json_t *thaw_lease_to_record(const struct thaw_lease *lease)
 	return object;
 }
 
-static bool get_string(const json_t *object, const char *key, bool required, char **ret_text)
+static bool get_string(const json_t *object, const char *key, bool required,
+		       char **ret_text)
 {
 	const json_t *value = json_object_get(object, key);
 
@@ -212,7 +219,8 @@ static bool get_string(const json_t *object, const char *key, bool required, cha
 	return *ret_text != NULL;
 }
 
-static bool get_integer(const json_t *object, const char *key, bool required, uint64_t *ret_value)
+static bool get_integer(const json_t *object, const char *key, bool required,
+			uint64_t *ret_value)
 {
 	const json_t *value = json_object_get(object, key);
 
@@ -256,8 +264,8 @@ static bool get_kind(const json_t *object, struct thaw_lease *lease)
 	for (i = 0; kind && i < 3; i++)
 		if (strcmp(kind, kinds[i]) == 0)
 			break;
-	if (!kind || i == 3 || !get_integer(object, "pid", i == THAW_LEASE_PROCESS, &pid) ||
-	    pid > INT32_MAX)
+	if (!kind || i == 3 ||
+	    !get_integer(object, "pid", i == THAW_LEASE_PROCESS, &pid) || pid > INT32_MAX)
 		return false;
 	lease->kind = (enum thaw_lease_kind)i;
 	lease->pid = (pid_t)pid;
@@ -280,7 +288,8 @@ static bool get_lease(const json_t *record, struct thaw_lease *lease)
 	    !get_string(record, "warm", false, &lease->warm) ||
 	    !get_string(record, "scratch", false, &lease->scratch) ||
 	    !get_integer(record, "scratch_size", false, &lease->scratch_size) ||
-	    !get_integer(record, "uid", true, &uid) || !get_integer(record, "gid", true, &gid) ||
+	    !get_integer(record, "uid", true, &uid) ||
+	    !get_integer(record, "gid", true, &gid) ||
 	    !get_integer(record, "opened", true, &opened) || uid >= UINT32_MAX ||
 	    gid >= UINT32_MAX || !thaw_labels_valid(labels) ||
 	    !get_kind(json_object_get(record, "lease"), lease))

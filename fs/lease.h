@@ -23,7 +23,7 @@
 enum thaw_lease_kind {
 	THAW_LEASE_CONNECTION, /* as long as the connection, and its grace */
 	THAW_LEASE_PROCESS,    /* as long as a process lives */
-	THAW_LEASE_TTL,	       /* until a time that Open and Renew put off; or until closed */
+	THAW_LEASE_TTL, /* until a time that Open and Renew put off; or until closed */
 };
 
 struct thaw_lease_image {
@@ -52,7 +52,8 @@ struct thaw_lease {
 	pid_t pid;
 	uint64_t pid_start; /* thaw_process_began(), so that its number is not mistaken */
 	uint64_t seconds;   /* of a ttl; 0: until closed */
-	uint64_t deadline;  /* when it ends; 0: not by time (a living connection or process) */
+	uint64_t
+		deadline; /* when it ends; 0: not by time (a living connection or process) */
 };
 
 void thaw_lease_deinit(struct thaw_lease *lease);
@@ -68,7 +69,8 @@ bool thaw_labels_valid(const json_t *labels);
 json_t *thaw_lease_to_json(const struct thaw_lease *lease, uint64_t now);
 /* All of it, and back. -EBADMSG: not what was written. */
 json_t *thaw_lease_to_record(const struct thaw_lease *lease);
-_must_check_ int thaw_lease_from_record(const json_t *record, struct thaw_lease *ret_lease);
+_must_check_ int thaw_lease_from_record(const json_t *record,
+					struct thaw_lease *ret_lease);
 
 /* Seconds of CLOCK_BOOTTIME. */
 uint64_t thaw_boottime(void);

@@ -80,7 +80,8 @@ static void look_up(struct rewarm *rewarm, const struct thaw_warm_op *op)
 	memcpy(name, op->name.text, op->name.len);
 	name[op->name.len] = '\0';
 	if (fd >= 0)
-		(void)fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW); /* being asked is the point */
+		(void)fstatat(fd, name, &st,
+			      AT_SYMLINK_NOFOLLOW); /* being asked is the point */
 }
 
 static int walk(struct rewarm *rewarm, const struct thaw_warm *set, uint32_t ops)
@@ -100,13 +101,16 @@ static int walk(struct rewarm *rewarm, const struct thaw_warm *set, uint32_t ops
 		else if (op.kind == THAW_WARM_LOOK)
 			look_up(rewarm, &op);
 		else
-			(void)!readlinkat(rewarm->root_fd, path_of(rewarm, op.ino), target,
-					  sizeof(target));
+			(void)!readlinkat(rewarm->root_fd, path_of(rewarm, op.ino),
+					  target, sizeof(target));
 	}
-	return r == -EIO || r == -ENOTCONN ? r : 0; /* others are a file's own, and no more than a pity */
+	return r == -EIO || r == -ENOTCONN
+		       ? r
+		       : 0; /* others are a file's own, and no more than a pity */
 }
 
-int thaw_rewarm(const char *directory, const char *warm, struct thaw_error *err, uint64_t *pages)
+int thaw_rewarm(const char *directory, const char *warm, struct thaw_error *err,
+		uint64_t *pages)
 {
 	_cleanup_(thaw_image_freep) struct thaw_image *image = NULL;
 	_cleanup_(freep) char *file = NULL;

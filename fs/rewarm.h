@@ -13,5 +13,5 @@
  * directory: where the image is mounted. warm: as for thaw_mount_options. The pages
  * asked for are added to *pages; an image without a warm set adds none.
  */
-_must_check_ int thaw_rewarm(const char *directory, const char *warm, struct thaw_error *err,
-			     uint64_t *pages);
+_must_check_ int thaw_rewarm(const char *directory, const char *warm,
+			     struct thaw_error *err, uint64_t *pages);

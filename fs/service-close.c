@@ -41,7 +41,8 @@ static int unmount(struct job *job, struct thaw_error *err)
 		return r == -EPERM || r == -ENOENT ? 0 : r;
 	}
 	r = thaw_overlay_unmount(lease->directory, job->closing->lazy, err);
-	if (r == -EPERM) /* somebody has mounted over it: that goes with it, or is no view at all */
+	if (r ==
+	    -EPERM) /* somebody has mounted over it: that goes with it, or is no view at all */
 		return job->closing->lazy ? 0 : r;
 	return r < 0 ? r : 0;
 }
@@ -80,7 +81,8 @@ static int run_close(struct job *job, int socket)
 	struct job_message done = { .kind = JOB_DONE };
 	struct thaw_mountpoint mounted = { 0 };
 	bool relocated = job->service->root && lease->made && !job->view->plain &&
-			 thaw_mountinfo_find(lease->directory, NULL, &mounted) == 0 && mounted.view;
+			 thaw_mountinfo_find(lease->directory, NULL, &mounted) == 0 &&
+			 mounted.view;
 
 	done.result = unmount(job, &done.err);
 	if (done.result == 0) {
@@ -90,7 +92,8 @@ static int run_close(struct job *job, int socket)
 		if (!job->service->root && job->view->images[0])
 			service_keeper_clear(job->view->images[0]->state_directory);
 		if (lease->made && job_become(job, lease->uid, lease->gid, NULL, 0) == 0)
-			(void)rmdir(lease->directory); /* what its owner has put there stays */
+			(void)rmdir(
+				lease->directory); /* what its owner has put there stays */
 		job_unbecome(job);
 	}
 	return job_send(socket, &done, -1) < 0;
@@ -105,7 +108,8 @@ static void answer(struct closing *closing)
 	if (connection && closing->result < 0)
 		connection_fail(connection, closing->result, &closing->err);
 	else if (connection)
-		connection_reply(connection, json_pack("{s:i}", "closed", (int)closing->closed));
+		connection_reply(connection,
+				 json_pack("{s:i}", "closed", (int)closing->closed));
 	free(closing);
 }
 
@@ -136,7 +140,8 @@ static void close_ended(struct job *job)
 		view_forget(view);
 	} else {
 		if (closing->result == 0)
-			closing->result = thaw_io(&closing->err, -EIO, "the job ended before it was done");
+			closing->result = thaw_io(&closing->err, -EIO,
+						  "the job ended before it was done");
 		service->metrics.closes_busy += closing->result == -EBUSY;
 		view_log(view, LOG_WARNING, "not-closed", closing->err.text);
 		view->state = VIEW_OPEN;
@@ -230,26 +235,32 @@ void method_close(struct connection *connection)
 		       { "force", PARAMETER_BOOL, false, &force }) < 0)
 		return;
 	for (struct view *view = service->views; view; view = view->next) {
-		if (!asked_for(view, session, directory) || !view_visible(view, connection))
+		if (!asked_for(view, session, directory) ||
+		    !view_visible(view, connection))
 			continue;
 		found++;
 		if (!view_owned(view, connection)) {
-			connection_refuse(connection, "Denied", "the view is another user's");
+			connection_refuse(connection, "Denied",
+					  "the view is another user's");
 			return;
 		}
-		if (view->state != VIEW_OPEN && (view->state != VIEW_CLOSING || view->also)) {
-			connection_refuse(connection, "Busy",
-					  "\"%.300s\": the view is being opened, changed or closed",
-					  view->lease.directory);
+		if (view->state != VIEW_OPEN &&
+		    (view->state != VIEW_CLOSING || view->also)) {
+			connection_refuse(
+				connection, "Busy",
+				"\"%.300s\": the view is being opened, changed or closed",
+				view->lease.directory);
 			return;
 		}
 	}
 	if (found == 0) {
 		if (directory)
 			connection_refuse(connection, "NotFound",
-					  "session \"%s\" has no view at \"%.300s\"", session, directory);
+					  "session \"%s\" has no view at \"%.300s\"",
+					  session, directory);
 		else
-			connection_refuse(connection, "NotFound", "there is no session \"%s\"", session);
+			connection_refuse(connection, "NotFound",
+					  "there is no session \"%s\"", session);
 		return;
 	}
 	closing = calloc(1, sizeof(*closing));
@@ -261,8 +272,10 @@ void method_close(struct connection *connection)
 	closing->lazy = force;
 	closing->why = "asked for";
 	for (struct view *view = service->views; view && r == 0; view = view->next)
-		if (asked_for(view, session, directory) && view_visible(view, connection)) {
-			if (view->state == VIEW_CLOSING) { /* by its lease's end, or another's call */
+		if (asked_for(view, session, directory) &&
+		    view_visible(view, connection)) {
+			if (view->state ==
+			    VIEW_CLOSING) { /* by its lease's end, or another's call */
 				view->also = closing;
 				closing->running++;
 			} else {

@@ -56,7 +56,8 @@ static void connection_leave(struct connection *connection)
 		view->connection = NULL;
 		if (view->gone || view->lease.kind != THAW_LEASE_CONNECTION)
 			continue;
-		view->lease.deadline = thaw_boottime() + (uint64_t)service->options->grace;
+		view->lease.deadline = thaw_boottime() +
+				       (uint64_t)service->options->grace;
 		service_wake_at(service, view->lease.deadline);
 		(void)!view_put_record(view, NULL); /* logged there; memory has it */
 	}
@@ -67,7 +68,8 @@ static void connection_leave(struct connection *connection)
 static void send_message(struct connection *connection, json_t *message, const int *fds,
 			 unsigned count)
 {
-	int r = message ? thaw_varlink_send(&connection->stream, message, fds, count) : -ENOMEM;
+	int r = message ? thaw_varlink_send(&connection->stream, message, fds, count)
+			: -ENOMEM;
 
 	json_decref(message);
 	if (r == 0)
@@ -76,8 +78,8 @@ static void send_message(struct connection *connection, json_t *message, const i
 		/* It does not read, or has left. */
 		connection->service->metrics.clients_dropped += r == -ENOBUFS;
 		if (r == -ENOBUFS)
-			service_log(connection->service, LOG_WARNING, "client-dropped", "why",
-				    "it does not read its answers", NULL);
+			service_log(connection->service, LOG_WARNING, "client-dropped",
+				    "why", "it does not read its answers", NULL);
 		connection_leave(connection);
 	}
 }
@@ -90,13 +92,14 @@ static void end_call(struct connection *connection)
 	listen_as_needed(connection);
 }
 
-void connection_reply_fds(struct connection *connection, json_t *parameters, const int *fds,
-			  unsigned count)
+void connection_reply_fds(struct connection *connection, json_t *parameters,
+			  const int *fds, unsigned count)
 {
 	if (!connection || connection->gone || connection->call.oneway) {
 		json_decref(parameters);
 	} else {
-		send_message(connection, thaw_varlink_new_reply(parameters, false), fds, count);
+		send_message(connection, thaw_varlink_new_reply(parameters, false), fds,
+			     count);
 	}
 	if (connection)
 		end_call(connection);
@@ -123,13 +126,15 @@ void connection_error(struct connection *connection, const char *name, json_t *p
 		json_decref(parameters);
 	} else {
 		connection->service->metrics.calls_failed++;
-		send_message(connection, thaw_varlink_new_error(name, parameters), NULL, 0);
+		send_message(connection, thaw_varlink_new_error(name, parameters), NULL,
+			     0);
 	}
 	if (connection)
 		end_call(connection);
 }
 
-void connection_refuse(struct connection *connection, const char *name, const char *format, ...)
+void connection_refuse(struct connection *connection, const char *name,
+		       const char *format, ...)
 {
 	char text[600], full[64];
 	va_list args;
@@ -138,7 +143,8 @@ void connection_refuse(struct connection *connection, const char *name, const ch
 	(void)vsnprintf(text, sizeof(text), format, args); /* may be cut */
 	va_end(args);
 	(void)snprintf(full, sizeof(full), SERVICE_INTERFACE ".%s", name);
-	connection_error(connection, full, json_pack("{s:s#}", "reason", text, (int)strlen(text)));
+	connection_error(connection, full,
+			 json_pack("{s:s#}", "reason", text, (int)strlen(text)));
 }
 
 void connection_fail(struct connection *connection, int r, const struct thaw_error *err)
@@ -151,7 +157,8 @@ void connection_fail(struct connection *connection, int r, const struct thaw_err
 		name = "Malformed";
 	else if (err->exit_code == THAW_EXIT_LIMIT)
 		name = "Limit";
-	connection_refuse(connection, name, "%s", err->text[0] ? err->text : strerror(-r));
+	connection_refuse(connection, name, "%s",
+			  err->text[0] ? err->text : strerror(-r));
 }
 
 int connection_invalid(struct connection *connection, const char *parameter)
@@ -209,7 +216,8 @@ int connection_parameters(struct connection *connection, json_t *object,
 			return connection_invalid(connection, list[i].name);
 	}
 	/* What we do not know may matter to whoever says it. */
-	json_object_foreach(object, key, value) {
+	json_object_foreach(object, key, value)
+	{
 		unsigned i;
 
 		for (i = 0; i < count && strcmp(list[i].name, key) != 0; i++)
@@ -229,9 +237,10 @@ static const char node_interface[] =
 static void get_info(struct connection *connection)
 {
 	connection_reply(connection,
-			 json_pack("{s:s, s:s, s:s, s:s, s:[s, s]}", "vendor", "thaw", "product",
-				   "thaw node service", "version", THAW_VERSION_STRING, "url", "",
-				   "interfaces", "org.varlink.service", SERVICE_INTERFACE));
+			 json_pack("{s:s, s:s, s:s, s:s, s:[s, s]}", "vendor", "thaw",
+				   "product", "thaw node service", "version",
+				   THAW_VERSION_STRING, "url", "", "interfaces",
+				   "org.varlink.service", SERVICE_INTERFACE));
 }
 
 static const char service_interface[] =
@@ -253,7 +262,8 @@ static void get_description(struct connection *connection)
 {
 	const char *interface = NULL, *text = NULL;
 
-	if (PARAMETERS(connection, { "interface", PARAMETER_STRING, true, &interface }) < 0)
+	if (PARAMETERS(connection, { "interface", PARAMETER_STRING, true, &interface }) <
+	    0)
 		return;
 	if (strcmp(interface, SERVICE_INTERFACE) == 0)
 		text = node_interface;
@@ -295,8 +305,8 @@ static void connection_next(struct connection *connection)
 
 		if (r == THAW_NOT_FOUND)
 			break;
-		r = thaw_varlink_parse_call(connection->message.text, connection->message.len,
-					    &connection->call);
+		r = thaw_varlink_parse_call(connection->message.text,
+					    connection->message.len, &connection->call);
 		if (r < 0) {
 			/* Not a client of ours: nothing that it says can be trusted to mean anything. */
 			thaw_varlink_message_close(&connection->message);
@@ -347,7 +357,8 @@ static int read_credentials(struct connection *connection)
 	struct ucred credentials;
 	socklen_t len = sizeof(credentials);
 
-	if (getsockopt(connection->stream.fd, SOL_SOCKET, SO_PEERCRED, &credentials, &len) < 0)
+	if (getsockopt(connection->stream.fd, SOL_SOCKET, SO_PEERCRED, &credentials,
+		       &len) < 0)
 		return -errno;
 	connection->uid = credentials.uid;
 	connection->gid = credentials.gid;
@@ -355,13 +366,15 @@ static int read_credentials(struct connection *connection)
 	connection->privileged = credentials.uid == 0 ||
 				 credentials.uid == connection->service->uid;
 	len = 0;
-	if (getsockopt(connection->stream.fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) == 0 ||
+	if (getsockopt(connection->stream.fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) ==
+		    0 ||
 	    errno != ERANGE || len == 0)
 		return 0; /* none, or an old kernel */
 	connection->groups = malloc(len);
 	if (!connection->groups)
 		return -ENOMEM;
-	if (getsockopt(connection->stream.fd, SOL_SOCKET, SO_PEERGROUPS, connection->groups, &len) < 0)
+	if (getsockopt(connection->stream.fd, SOL_SOCKET, SO_PEERGROUPS,
+		       connection->groups, &len) < 0)
 		return -errno;
 	connection->group_count = (unsigned)(len / sizeof(gid_t));
 	return 0;
@@ -386,7 +399,8 @@ static bool too_many(const struct service *service, uid_t uid)
 	if (uid == 0 || uid == service->uid)
 		return service->connection_count >= SERVICE_CONNECTIONS_MAX;
 	return own >= SERVICE_CONNECTIONS_USER ||
-	       service->connection_count >= SERVICE_CONNECTIONS_MAX - SERVICE_CONNECTIONS_USER;
+	       service->connection_count >=
+		       SERVICE_CONNECTIONS_MAX - SERVICE_CONNECTIONS_USER;
 }
 
 static void accept_one(struct service *service, int fd)
@@ -400,12 +414,14 @@ static void accept_one(struct service *service, int fd)
 	}
 	connection->service = service;
 	/* Large enough for the list of all views, which is the largest answer. */
-	thaw_varlink_init(&connection->stream, fd, THAW_VARLINK_CALL_MAX, THAW_VARLINK_REPLY_MAX);
+	thaw_varlink_init(&connection->stream, fd, THAW_VARLINK_CALL_MAX,
+			  THAW_VARLINK_REPLY_MAX);
 	r = read_credentials(connection);
 	if (r == 0 && too_many(service, connection->uid))
 		r = -EMFILE;
 	if (r == 0)
-		r = source_add(service, &connection->source, fd, EPOLLIN, connection_ready);
+		r = source_add(service, &connection->source, fd, EPOLLIN,
+			       connection_ready);
 	if (r < 0) {
 		service->metrics.connections_refused++;
 		connection_free(connection);
@@ -458,16 +474,19 @@ void connections_sweep(struct service *service)
 	}
 }
 
-static int bind_socket(const char *path, bool for_all, struct thaw_error *err, int *ret_fd)
+static int bind_socket(const char *path, bool for_all, struct thaw_error *err,
+		       int *ret_fd)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	_cleanup_(closep) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	_cleanup_(closep) int fd = socket(AF_UNIX,
+					  SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	if (fd < 0)
 		return thaw_io(err, -errno, "no socket can be made");
 	if (strlen(path) >= sizeof(address.sun_path))
-		return thaw_refused(err, "socket \"%.200s\": %zu bytes, and %zu is the limit", path,
-				    strlen(path), sizeof(address.sun_path) - 1);
+		return thaw_refused(err,
+				    "socket \"%.200s\": %zu bytes, and %zu is the limit",
+				    path, strlen(path), sizeof(address.sun_path) - 1);
 	strcpy(address.sun_path, path);
 	/* We hold the lock of the run-time directory: a socket that lies there is a dead one. */
 	(void)unlink(path);
@@ -489,8 +508,9 @@ static int inherited_socket(void)
 	const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
 	struct stat st;
 
-	if (!pid || !count || strtol(pid, NULL, 10) != (long)getpid() || strcmp(count, "1") != 0 ||
-	    fstat(3, &st) < 0 || !S_ISSOCK(st.st_mode) || fcntl(3, F_SETFD, FD_CLOEXEC) < 0 ||
+	if (!pid || !count || strtol(pid, NULL, 10) != (long)getpid() ||
+	    strcmp(count, "1") != 0 || fstat(3, &st) < 0 || !S_ISSOCK(st.st_mode) ||
+	    fcntl(3, F_SETFD, FD_CLOEXEC) < 0 ||
 	    fcntl(3, F_SETFL, O_RDWR | O_NONBLOCK) < 0)
 		return -1;
 	return 3;

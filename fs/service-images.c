@@ -17,8 +17,8 @@
 #include "service-keepers.h"
 #include "util/cleanup.h"
 
-struct image *image_find(struct service *service, const uint8_t identity[THAW_DIGEST_SIZE],
-			 uid_t uid)
+struct image *image_find(struct service *service,
+			 const uint8_t identity[THAW_DIGEST_SIZE], uid_t uid)
 {
 	for (struct image *image = service->images; image; image = image->next)
 		if (!image->gone && !image->own && image->uid == uid &&
@@ -44,7 +44,8 @@ static struct image *add(struct service *service, struct image *image, const cha
 	if (asprintf(&image->directory, "%s%s%s", directory, image->own ? "" : "/",
 		     image->own ? "" : image->key) < 0)
 		image->directory = NULL;
-	if (asprintf(&image->state_directory, "%s/%s", service->keepers_directory, image->key) < 0)
+	if (asprintf(&image->state_directory, "%s/%s", service->keepers_directory,
+		     image->key) < 0)
 		image->state_directory = NULL;
 	if (!image->name || !image->directory || !image->state_directory)
 		return image_free(image);
@@ -67,7 +68,8 @@ struct image *image_new(struct service *service, const uint8_t identity[THAW_DIG
 	if (uid == 0)
 		(void)snprintf(image->key, sizeof(image->key), "%s", hex);
 	else
-		(void)snprintf(image->key, sizeof(image->key), "%s-%u", hex, (unsigned)uid);
+		(void)snprintf(image->key, sizeof(image->key), "%s-%u", hex,
+			       (unsigned)uid);
 	return add(service, image, name, service->images_directory);
 }
 
@@ -165,16 +167,17 @@ static int run_end(struct job *job, int socket)
 static void end_message(struct job *job, const struct job_message *message, int *fd)
 {
 	if (message->result < 0)
-		service_log(job->service, LOG_ERR, "image-stays", "image", job->image->name,
-			    "identity", job->image->key, "why", message->err.text, NULL);
+		service_log(job->service, LOG_ERR, "image-stays", "image",
+			    job->image->name, "identity", job->image->key, "why",
+			    message->err.text, NULL);
 }
 
 static void end_ended(struct job *job)
 {
 	struct image *image = job->image;
 
-	service_log(job->service, LOG_INFO, "image-unmounted", "image", image->name, "identity",
-		    image->key, NULL);
+	service_log(job->service, LOG_INFO, "image-unmounted", "image", image->name,
+		    "identity", image->key, NULL);
 	image->gone = true; /* found again in the mount table, should it be there still */
 	wake_for_image(job->service, image);
 }
@@ -211,7 +214,8 @@ void images_expire(struct service *service, uint64_t now)
 		if (image->gone || image->state != IMAGE_READY || image->users > 0 ||
 		    image->deadline == 0)
 			continue;
-		if (image->deadline <= now || (service->draining && service->view_count == 0))
+		if (image->deadline <= now ||
+		    (service->draining && service->view_count == 0))
 			image_end(image, service);
 		else
 			service_wake_at(service, image->deadline);
@@ -226,9 +230,10 @@ json_t *image_to_json(struct image *image)
 
 	image_look(image);
 	thaw_digest_hex(image->identity, hex);
-	object = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I}", "image", image->name, "identity", hex,
-			   "directory", image->directory, "state", states[image->state], "uid",
-			   (json_int_t)image->uid, "views", (json_int_t)image->users, "restarts",
+	object = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I}", "image", image->name,
+			   "identity", hex, "directory", image->directory, "state",
+			   states[image->state], "uid", (json_int_t)image->uid, "views",
+			   (json_int_t)image->users, "restarts",
 			   (json_int_t)image->restarts);
 	if (object && image->keeper > 0)
 		(void)json_object_set_new(object, "keeper", json_integer(image->keeper));

@@ -9,7 +9,8 @@
  *	service-connection.c  clients: who they are, their calls and answers
  *	service-methods.c     the methods that need no job of their own
  *	service-job.c         forked children
- *	service-open.c        Open, Swap and AddLayer, as the service sees them
+ *	service-open.c        Open, as the service sees it
+ *	service-change.c      Swap and AddLayer likewise
  *	service-opener.c      the same in the child
  *	service-close.c       the end of views
  *	service-images.c      mounts of images: started, shared, ended
@@ -36,10 +37,10 @@
 
 /* Bounds, so that no client can use the service up. */
 #define SERVICE_CONNECTIONS_MAX	 512u
-#define SERVICE_CONNECTIONS_USER 64u   /* of one ordinary user */
+#define SERVICE_CONNECTIONS_USER 64u /* of one ordinary user */
 #define SERVICE_VIEWS_MAX	 4096u
 #define SERVICE_VIEWS_USER	 512u
-#define SERVICE_REGISTERED_MAX 4096u /* archives, by ordinary users, in one run */
+#define SERVICE_REGISTERED_MAX	 4096u /* archives, by ordinary users, in one run */
 #define SERVICE_JOBS_MAX	 128u  /* at a time; beyond it, calls are refused */
 #define SERVICE_GRACE		 60u   /* seconds that a lost connection's views stay */
 #define SERVICE_LINGER		 10u   /* seconds that an unused image stays mounted */
@@ -90,25 +91,26 @@ int connections_listen(struct service *service, const char *path, struct thaw_er
 void connections_sweep(struct service *service);
 /* Answers. Each ends the call; parameters are taken. */
 void connection_reply(struct connection *connection, json_t *parameters);
-void connection_reply_fds(struct connection *connection, json_t *parameters, const int *fds,
-			  unsigned count);
-void connection_error(struct connection *connection, const char *name, json_t *parameters);
+void connection_reply_fds(struct connection *connection, json_t *parameters,
+			  const int *fds, unsigned count);
+void connection_error(struct connection *connection, const char *name,
+		      json_t *parameters);
 /* The error of a failed call in the protocol's terms. */
 void connection_fail(struct connection *connection, int r, const struct thaw_error *err);
 /* "io.thaw.Node.NAME" with a reason. */
-void connection_refuse(struct connection *connection, const char *name, const char *format, ...)
-	_printf_(3, 4);
+void connection_refuse(struct connection *connection, const char *name,
+		       const char *format, ...) _printf_(3, 4);
 /* One of a stream of answers; the call goes on. */
 void connection_stream(struct connection *connection, json_t *parameters);
 
 /* Parameters of a call: what is wrong is answered here (then -EINVAL). */
 enum parameter_type {
-	PARAMETER_STRING,  /* const char ** */
-	PARAMETER_BOOL,	   /* bool * */
-	PARAMETER_NUMBER,  /* int64_t *, not negative */
-	PARAMETER_OBJECT,  /* json_t ** */
-	PARAMETER_ARRAY,   /* json_t ** */
-	PARAMETER_FD,	   /* int *: index of a descriptor of the message; given away */
+	PARAMETER_STRING, /* const char ** */
+	PARAMETER_BOOL,	  /* bool * */
+	PARAMETER_NUMBER, /* int64_t *, not negative */
+	PARAMETER_OBJECT, /* json_t ** */
+	PARAMETER_ARRAY,  /* json_t ** */
+	PARAMETER_FD,	  /* int *: index of a descriptor of the message; given away */
 };
 struct parameter {
 	const char *name;
@@ -118,10 +120,10 @@ struct parameter {
 };
 _must_check_ int connection_parameters(struct connection *connection, json_t *object,
 				       const struct parameter *list, unsigned count);
-#define PARAMETERS(connection, ...)                                                      \
-	connection_parameters(connection, (connection)->call.parameters,                 \
-			      (const struct parameter[]){ __VA_ARGS__ },                 \
-			      sizeof((const struct parameter[]){ __VA_ARGS__ }) /        \
+#define PARAMETERS(connection, ...)                                               \
+	connection_parameters(connection, (connection)->call.parameters,          \
+			      (const struct parameter[]){ __VA_ARGS__ },          \
+			      sizeof((const struct parameter[]){ __VA_ARGS__ }) / \
 				      sizeof(struct parameter))
 /* Invalid value of a parameter: answers, and returns -EINVAL. */
 int connection_invalid(struct connection *connection, const char *parameter);
@@ -134,7 +136,7 @@ enum job_message_kind {
 	JOB_WANT,      /* the mount of image `number` */
 	JOB_LAUNCHED,  /* it was launched, or could not be */
 	JOB_DONE,
-	JOB_GO, /* to the job: the directory is reserved for it */
+	JOB_GO,	    /* to the job: the directory is reserved for it */
 	JOB_READY,  /* the image is mounted at path */
 	JOB_LAUNCH, /* it is to be mounted at path, by this job */
 };
@@ -160,13 +162,13 @@ struct job {
 	struct job *next;
 	struct service *service;
 	pid_t pid;
-	const char *what; /* for the log */
+	const char *what;	       /* for the log */
 	struct connection *connection; /* to be answered; NULL: nobody, or gone */
 	struct view *view;
-	struct image *image;	/* that it launches, or ends */
+	struct image *image;			   /* that it launches, or ends */
 	struct image *images[1 + THAW_LAYERS_MAX]; /* in use for the view to be */
-	struct request *request; /* of service-open.c */
-	struct closing *closing; /* of service-close.c */
+	struct request *request;		   /* of service-open.c */
+	struct closing *closing;		   /* of service-close.c */
 	/* What it waits for before it is answered. */
 	struct view *waits_for_view;
 	struct image *waits_for_image;
@@ -185,14 +187,15 @@ struct job {
 _must_check_ int job_start(struct service *service, struct job *job,
 			   int (*run)(struct job *job, int socket), const int *keep,
 			   unsigned keep_count);
-struct job *job_new(struct service *service, const char *what, struct connection *connection);
+struct job *job_new(struct service *service, const char *what,
+		    struct connection *connection);
 void jobs_sweep(struct service *service);
 /* Both ends. fd may be -1. */
 _must_check_ int job_send(int socket, const struct job_message *message, int fd);
 _must_check_ int job_receive(int socket, struct job_message *ret_message, int *ret_fd);
 /* In a child: act with the rights of a client, and as root again. */
-_must_check_ int job_become(const struct job *job, uid_t uid, gid_t gid, const gid_t *groups,
-			    unsigned group_count);
+_must_check_ int job_become(const struct job *job, uid_t uid, gid_t gid,
+			    const gid_t *groups, unsigned group_count);
 void job_unbecome(const struct job *job);
 
 /* -- mounts of images -- */
@@ -206,24 +209,24 @@ struct image {
 	uid_t uid; /* that its files belong to: 0, or the user of writable views */
 	bool own;  /* without root: the mount of one view, at that view's directory */
 	char key[THAW_DIGEST_HEX + 12];
-	char *name;	 /* of the file, for people */
-	char *directory; /* RUNTIME/images/KEY */
-	char *state_directory; /* RUNTIME/keepers/KEY: its keeper's */
-	unsigned users;	 /* views, and jobs that will use it */
-	uint64_t deadline; /* when to end it, once unused; 0: in use */
-	pid_t keeper;	   /* 0: not known */
+	char *name;		  /* of the file, for people */
+	char *directory;	  /* RUNTIME/images/KEY */
+	char *state_directory;	  /* RUNTIME/keepers/KEY: its keeper's */
+	unsigned users;		  /* views, and jobs that will use it */
+	uint64_t deadline;	  /* when to end it, once unused; 0: in use */
+	pid_t keeper;		  /* 0: not known */
 	struct source keeper_end; /* its pidfd */
 	unsigned restarts;
 	char failure[256]; /* what is wrong with its workers, for people */
-	bool plain;   /* no view of it needs a rendered layer */
-	bool checked; /* a job looks whether it lives */
-	bool lost;    /* nobody serves it */
-	bool gone;    /* to be swept */
+	bool plain;	   /* no view of it needs a rendered layer */
+	bool checked;	   /* a job looks whether it lives */
+	bool lost;	   /* nobody serves it */
+	bool gone;	   /* to be swept */
 };
 
 /* Not those that are one view's own. */
-struct image *image_find(struct service *service, const uint8_t identity[THAW_DIGEST_SIZE],
-			 uid_t uid);
+struct image *image_find(struct service *service,
+			 const uint8_t identity[THAW_DIGEST_SIZE], uid_t uid);
 struct image *image_new(struct service *service, const uint8_t identity[THAW_DIGEST_SIZE],
 			uid_t uid, const char *name);
 /* The mount of one view at its directory; id is the view's. */
@@ -243,8 +246,9 @@ void image_follow_keeper(struct image *image, struct service *service, int pidfd
  * Waits. 0: *ret_pidfd is its keeper's. THAW_ORPHANED: that of a new one, since only the
  * worker was left. THAW_NOT_FOUND: nobody is left, or it was never ours.
  */
-_must_check_ int image_find_keeper(const struct image *image, const struct service *service,
-				   struct thaw_error *err, int *ret_pidfd);
+_must_check_ int image_find_keeper(const struct image *image,
+				   const struct service *service, struct thaw_error *err,
+				   int *ret_pidfd);
 /* Its keeper has ended: ask by a job whether anybody serves it. */
 void image_check(struct image *image, struct service *service);
 /* What its keeper has written down about its workers. */
@@ -261,13 +265,13 @@ struct view {
 	struct thaw_lease lease;
 	struct image *images[1 + THAW_LAYERS_MAX]; /* NULL: not (yet) taken */
 	struct connection *connection; /* that holds a connection lease; NULL: lost */
-	struct source process; /* pidfd of a process lease */
+	struct source process;	       /* pidfd of a process lease */
 	int scratch_lock;
-	char device[32]; /* of its mount */
-	char *link;	 /* below sessions/ */
-	bool plain; /* none of its images needed a rendered layer */
-	bool gone;  /* to be swept */
-	bool attached; /* a clone of its mount was given away */
+	char device[32];      /* of its mount */
+	char *link;	      /* below sessions/ */
+	bool plain;	      /* none of its images needed a rendered layer */
+	bool gone;	      /* to be swept */
+	bool attached;	      /* a clone of its mount was given away */
 	struct closing *also; /* another Close that waits for its end */
 };
 
@@ -278,7 +282,8 @@ void view_opened(struct view *view);
 void view_forget(struct view *view);
 int view_put_record(struct view *view, struct thaw_error *err);
 void view_renew(struct view *view, struct connection *connection);
-_must_check_ int view_follow_process(struct view *view, int pidfd, struct thaw_error *err);
+_must_check_ int view_follow_process(struct view *view, int pidfd,
+				     struct thaw_error *err);
 void views_expire(struct service *service, uint64_t now);
 void views_sweep(struct service *service);
 bool view_visible(const struct view *view, const struct connection *connection);
@@ -306,7 +311,23 @@ void open_resume(struct job *job); /* service-open.c, for the two above */
 struct request;
 int opener_run(struct job *job, int socket);
 int changer_run(struct job *job, int socket);
+
+/* service-open.c, for service-change.c. */
+struct request *request_new(void);
 void request_free(struct request *request);
+/* The next image of a request; fd is taken. Answers what is wrong. */
+int request_take_image(struct connection *connection, struct request *request,
+		       const char *name, int fd);
+/* Fork; request and job are given away. Answers when that fails. */
+void request_start(struct connection *connection, struct request *request,
+		   struct job *job, int (*run)(struct job *job, int socket));
+/* Find, or let be made, the mount of the image that a job waits for. */
+void job_want_image(struct job *job);
+void job_launched(struct job *job, const struct job_message *message, int *fd);
+void job_launch_failed(struct job *job);
+void job_note_plain(struct job *job, uint64_t plain);
+void job_unuse_images(struct job *job);
+void view_answer(struct connection *connection, const struct view *view, bool repeated);
 
 struct request {
 	struct thaw_lease lease; /* what is asked for; moved into the view */
@@ -340,7 +361,7 @@ struct service {
 	bool draining, stopping;
 	bool journal; /* log lines with priorities */
 	uid_t uid;
-	char *runtime;	/* run-time directory */
+	char *runtime; /* run-time directory */
 	char *images_directory, *sessions_directory, *empty_directory, *keepers_directory;
 	char *scratch_directory, *memory_directory, *layers_directory;
 	char *socket_path;

@@ -69,9 +69,9 @@ int job_receive(int socket, struct job_message *ret_message, int *ret_fd)
 
 /* -- the child -- */
 
-static void __attribute__((noreturn)) run_child(struct job *job, int socket, pid_t parent,
-						int (*run)(struct job *job, int socket),
-						const int *keep, unsigned keep_count)
+static void __attribute__((noreturn))
+run_child(struct job *job, int socket, pid_t parent,
+	  int (*run)(struct job *job, int socket), const int *keep, unsigned keep_count)
 {
 	int kept[2 + THAW_LAYERS_MAX] = { socket };
 	sigset_t none;
@@ -120,7 +120,8 @@ void job_unbecome(const struct job *job)
 
 /* -- the service -- */
 
-struct job *job_new(struct service *service, const char *what, struct connection *connection)
+struct job *job_new(struct service *service, const char *what,
+		    struct connection *connection)
 {
 	struct job *job = calloc(1, sizeof(*job));
 
@@ -156,7 +157,8 @@ static void job_ready(struct source *source, uint32_t events)
 }
 
 int job_start(struct service *service, struct job *job,
-	      int (*run)(struct job *job, int socket), const int *keep, unsigned keep_count)
+	      int (*run)(struct job *job, int socket), const int *keep,
+	      unsigned keep_count)
 {
 	pid_t parent = getpid();
 	int sockets[2], r;
@@ -172,7 +174,8 @@ int job_start(struct service *service, struct job *job,
 		r = source_add(service, &job->source, sockets[0], EPOLLIN, job_ready);
 	if (r < 0) {
 		if (job->pid > 0)
-			(void)kill(job->pid, SIGKILL); /* our child: not reaped yet, so it is it */
+			(void)kill(job->pid,
+				   SIGKILL); /* our child: not reaped yet, so it is it */
 		(void)close(sockets[0]);
 		return r;
 	}

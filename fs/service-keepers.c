@@ -25,7 +25,8 @@ void service_keeper_scope(const char *state_directory, char scope[96])
 {
 	const char *key = strrchr(state_directory, '/') + 1;
 
-	(void)snprintf(scope, 96, "thaw-%.16s-%" PRIx64 "-%d", key, (uint64_t)time(NULL), (int)getpid());
+	(void)snprintf(scope, 96, "thaw-%.16s-%" PRIx64 "-%d", key, (uint64_t)time(NULL),
+		       (int)getpid());
 }
 
 void service_keeper_clear(const char *state_directory)
@@ -87,7 +88,8 @@ static pid_t pid_of(int pidfd)
 
 static void keeper_ended(struct source *source, uint32_t events)
 {
-	struct image *image = (struct image *)((char *)source - offsetof(struct image, keeper_end));
+	struct image *image =
+		(struct image *)((char *)source - offsetof(struct image, keeper_end));
 
 	source_remove(source);
 	closep(&source->fd);
@@ -105,7 +107,8 @@ void image_follow_keeper(struct image *image, struct service *service, int pidfd
 		return;
 	image->keeper = pid_of(pidfd);
 	if (source_add(service, &image->keeper_end, pidfd, EPOLLIN, keeper_ended) < 0)
-		(void)safe_close(pidfd); /* its end goes unnoticed until the mount table is looked at */
+		(void)safe_close(
+			pidfd); /* its end goes unnoticed until the mount table is looked at */
 }
 
 int image_find_keeper(const struct image *image, const struct service *service,
@@ -117,8 +120,8 @@ int image_find_keeper(const struct image *image, const struct service *service,
 	if (r != THAW_ORPHANED)
 		return r;
 	service_keeper_scope(image->state_directory, scope);
-	r = thaw_keeper_adopt(image->state_directory, service->under_systemd ? scope : NULL, err,
-			      ret_pidfd);
+	r = thaw_keeper_adopt(image->state_directory,
+			      service->under_systemd ? scope : NULL, err, ret_pidfd);
 	return r < 0 ? r : THAW_ORPHANED;
 }
 
@@ -132,8 +135,8 @@ void image_look(struct image *image)
 	image->restarts = kept.restarts;
 	if (kept.waiting_ms > 0)
 		(void)snprintf(image->failure, sizeof(image->failure),
-			       "its workers die; the next one in %u ms (%s)", kept.waiting_ms,
-			       kept.death);
+			       "its workers die; the next one in %u ms (%s)",
+			       kept.waiting_ms, kept.death);
 	else if (kept.death[0])
 		(void)snprintf(image->failure, sizeof(image->failure),
 			       "restarted %u times, last: %s", kept.restarts, kept.death);
@@ -177,13 +180,15 @@ static void check_message(struct job *job, const struct job_message *message, in
 	job->done = true;
 	if (message->result == THAW_ORPHANED) {
 		service->metrics.keepers_adopted++;
-		service_log(service, LOG_WARNING, "keeper-replaced", "image", image->name, "identity",
-			    image->key, NULL);
+		service_log(service, LOG_WARNING, "keeper-replaced", "image", image->name,
+			    "identity", image->key, NULL);
 	} else if (message->result != 0) {
 		service->metrics.keepers_lost++;
-		service_log(service, LOG_WARNING, "image-lost", "image", image->name, "identity",
-			    image->key, "why", message->result < 0 ? message->err.text :
-					       "keeper and worker have ended", NULL);
+		service_log(service, LOG_WARNING, "image-lost", "image", image->name,
+			    "identity", image->key, "why",
+			    message->result < 0 ? message->err.text
+						: "keeper and worker have ended",
+			    NULL);
 		image_lost(image, service);
 		return;
 	}

@@ -16,8 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "thaw/gc.h"
 #include "rewarm.h"
+#include "thaw/gc.h"
 #include "thaw/stat.h"
 #include "util/cleanup.h"
 #include "util/write-all.h"
@@ -26,7 +26,8 @@ static bool need_privilege(struct connection *connection)
 {
 	if (connection->privileged)
 		return true;
-	connection_refuse(connection, "Denied", "only root and the service's own user may do that");
+	connection_refuse(connection, "Denied",
+			  "only root and the service's own user may do that");
 	return false;
 }
 
@@ -46,7 +47,8 @@ static void method_list(struct connection *connection)
 	for (const struct view *view = service->views; view; view = view->next)
 		if (!view->gone && view_visible(view, connection) &&
 		    (!session || strcmp(view->lease.session, session) == 0))
-			(void)json_array_append_new(views, view_to_json(view)); /* no memory: left out */
+			(void)json_array_append_new(
+				views, view_to_json(view)); /* no memory: left out */
 	connection_reply(connection, json_pack("{s:o}", "views", views));
 }
 
@@ -57,11 +59,12 @@ static int add_known(void *userdata, const struct thaw_catalogue_image *image)
 
 	thaw_digest_hex(image->identity, hex);
 	return json_array_append_new(userdata,
-				     json_pack("{s:s, s:s, s:s, s:s, s:I}", "image", image->name,
-					       "identity", hex, "state", "known", "path", image->path,
-					       "used", (json_int_t)image->used)) < 0 ?
-		       -ENOMEM :
-		       0;
+				     json_pack("{s:s, s:s, s:s, s:s, s:I}", "image",
+					       image->name, "identity", hex, "state",
+					       "known", "path", image->path, "used",
+					       (json_int_t)image->used)) < 0
+		       ? -ENOMEM
+		       : 0;
 }
 
 static void method_images(struct connection *connection)
@@ -75,7 +78,8 @@ static void method_images(struct connection *connection)
 		return;
 	images = json_array();
 	if (connection->privileged &&
-	    thaw_catalogue_each_image(service->catalogue, add_known, images, &err, &dropped) < 0)
+	    thaw_catalogue_each_image(service->catalogue, add_known, images, &err,
+				      &dropped) < 0)
 		service_log(service, LOG_WARNING, "catalogue", "why", err.text, NULL);
 	for (struct image *image = service->images; image; image = image->next)
 		if (!image->gone)
@@ -89,9 +93,11 @@ static struct view *named_view(struct connection *connection, const char *sessio
 {
 	struct view *view = view_at(connection->service, directory);
 
-	if (!view || strcmp(view->lease.session, session) != 0 || !view_visible(view, connection)) {
-		connection_refuse(connection, "NotFound", "session \"%s\" has no view at \"%.300s\"",
-				  session, directory);
+	if (!view || strcmp(view->lease.session, session) != 0 ||
+	    !view_visible(view, connection)) {
+		connection_refuse(connection, "NotFound",
+				  "session \"%s\" has no view at \"%.300s\"", session,
+				  directory);
 		return NULL;
 	}
 	if (owned && !view_owned(view, connection)) {
@@ -135,11 +141,13 @@ static void method_watch(struct connection *connection)
 		return;
 	}
 	connection->watching = true;
-	for (const struct view *view = service->views; initial && view && !connection->gone;
-	     view = view->next)
-		if (!view->gone && view->state != VIEW_OPENING && view_visible(view, connection))
-			connection_stream(connection, json_pack("{s:s, s:o}", "event", "present",
-								"view", view_to_json(view)));
+	for (const struct view *view = service->views;
+	     initial && view && !connection->gone; view = view->next)
+		if (!view->gone && view->state != VIEW_OPENING &&
+		    view_visible(view, connection))
+			connection_stream(connection,
+					  json_pack("{s:s, s:o}", "event", "present",
+						    "view", view_to_json(view)));
 	if (!connection->gone)
 		connection_stream(connection, json_pack("{s:s}", "event", "ready"));
 }
@@ -167,7 +175,8 @@ static void method_renew(struct connection *connection)
 	if (PARAMETERS(connection, { "session", PARAMETER_STRING, true, &session }) < 0)
 		return;
 	for (struct view *view = service->views; view; view = view->next) {
-		if (view->gone || view->state == VIEW_CLOSING || !view_owned(view, connection) ||
+		if (view->gone || view->state == VIEW_CLOSING ||
+		    !view_owned(view, connection) ||
 		    strcmp(view->lease.session, session) != 0)
 			continue;
 		view_renew(view, connection);
@@ -176,7 +185,8 @@ static void method_renew(struct connection *connection)
 	if (renewed)
 		connection_reply(connection, json_pack("{s:i}", "renewed", (int)renewed));
 	else
-		connection_refuse(connection, "NotFound", "there is no session \"%s\"", session);
+		connection_refuse(connection, "NotFound", "there is no session \"%s\"",
+				  session);
 }
 
 static void method_drain(struct connection *connection)
@@ -189,7 +199,8 @@ static void method_drain(struct connection *connection)
 		return;
 	service->draining = !cancel;
 	service_log(service, LOG_NOTICE, cancel ? "drain-cancelled" : "draining", NULL);
-	connection_reply(connection, json_pack("{s:i}", "views", (int)service->view_count));
+	connection_reply(connection,
+			 json_pack("{s:i}", "views", (int)service->view_count));
 	images_expire(service, thaw_boottime());
 }
 
@@ -238,7 +249,8 @@ static void method_lookup(struct connection *connection)
 		return;
 	r = thaw_catalogue_find_source(service->catalogue, &source, &err, &image);
 	if (r == THAW_NOT_FOUND || r == -EBADMSG) {
-		connection_refuse(connection, "NotFound", "no image of \"%.300s\" is known", path);
+		connection_refuse(connection, "NotFound",
+				  "no image of \"%.300s\" is known", path);
 		return;
 	}
 	if (r < 0) {
@@ -247,14 +259,16 @@ static void method_lookup(struct connection *connection)
 	}
 	thaw_digest_hex(image.identity, hex);
 	/* A path that JSON cannot carry was never registered. */
-	connection_reply(connection, json_pack("{s:s, s:s}", "identity", hex, "path", image.path));
+	connection_reply(connection,
+			 json_pack("{s:s, s:s}", "identity", hex, "path", image.path));
 	thaw_catalogue_image_deinit(&image);
 }
 
 static void method_register(struct connection *connection)
 {
 	struct service *service = connection->service;
-	const char *path = NULL, *options = "", *image_path = NULL, *identity = NULL, *slash;
+	const char *path = NULL, *options = "", *image_path = NULL, *identity = NULL,
+		   *slash;
 	_cleanup_(closep) int fd = -1;
 	_cleanup_(freep) char *own = NULL;
 	struct thaw_catalogue_image image = { 0 };
@@ -278,7 +292,8 @@ static void method_register(struct connection *connection)
 		return;
 	}
 	if (!connection->privileged && service->registered >= SERVICE_REGISTERED_MAX) {
-		connection_refuse(connection, "Limit", "too many archives were registered");
+		connection_refuse(connection, "Limit",
+				  "too many archives were registered");
 		return;
 	}
 	if (source_of(connection, path, options, fd, &own, &source) < 0)
@@ -289,7 +304,8 @@ static void method_register(struct connection *connection)
 	image.used = (int64_t)time(NULL);
 	r = thaw_catalogue_put_image(service->catalogue, &image, &err);
 	if (r == 0)
-		r = thaw_catalogue_put_source(service->catalogue, &source, image.identity, &err);
+		r = thaw_catalogue_put_source(service->catalogue, &source, image.identity,
+					      &err);
 	if (r < 0)
 		connection_fail(connection, r, &err);
 	else
@@ -333,7 +349,8 @@ static void task_done(struct job *job, const struct job_message *message, int *f
 		return;
 	}
 	if (strcmp(job->what, "attach") == 0) {
-		connection_reply_fds(connection, json_pack("{s:i}", "fd", 0), fd, *fd >= 0);
+		connection_reply_fds(connection, json_pack("{s:i}", "fd", 0), fd,
+				     *fd >= 0);
 		return;
 	}
 	if (*fd >= 0 && lseek(*fd, 0, SEEK_SET) == 0)
@@ -366,7 +383,8 @@ static void start_task(struct connection *connection, const char *what, struct v
 	}
 	if (r < 0) {
 		free(job);
-		connection_refuse(connection, "Io", "no job can be started: %s", strerror(-r));
+		connection_refuse(connection, "Io", "no job can be started: %s",
+				  strerror(-r));
 	}
 }
 
@@ -391,7 +409,8 @@ static void method_stat(struct connection *connection)
 static int run_attach(struct job *job, int socket)
 {
 	struct job_message done = { .kind = JOB_DONE };
-	_cleanup_(closep) int fd = (int)syscall(SYS_open_tree, AT_FDCWD, job->view->lease.directory,
+	_cleanup_(closep) int fd = (int)syscall(SYS_open_tree, AT_FDCWD,
+						job->view->lease.directory,
 						OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 
 	if (fd < 0)
@@ -406,7 +425,8 @@ static void method_attach(struct connection *connection)
 	if (!view)
 		return;
 	if (!connection->service->root)
-		connection_refuse(connection, "Unsupported", "attaching needs root's service");
+		connection_refuse(connection, "Unsupported",
+				  "attaching needs root's service");
 	else if (view->lease.writable && !view_owned(view, connection))
 		connection_refuse(connection, "Denied", "the view is another user's");
 	else
@@ -425,10 +445,11 @@ static int run_warm(struct job *job, int socket)
 	if (warm && strcmp(warm, "none") == 0)
 		warm = NULL;
 	for (unsigned i = 0; r == 0 && i < view->lease.image_count; i++)
-		r = thaw_rewarm(job->service->root ? view->images[i]->directory :
-						     view->lease.directory,
+		r = thaw_rewarm(job->service->root ? view->images[i]->directory
+						   : view->lease.directory,
 				warm, &err, &pages);
-	return answer_json(socket, r, &err, json_pack("{s:I}", "pages", (json_int_t)pages));
+	return answer_json(socket, r, &err,
+			   json_pack("{s:I}", "pages", (json_int_t)pages));
 }
 
 static void method_warm(struct connection *connection)
@@ -436,7 +457,8 @@ static void method_warm(struct connection *connection)
 	struct view *view = view_of_call(connection, true);
 
 	if (view && view->state != VIEW_OPEN)
-		connection_refuse(connection, "Busy", "the view is being opened, changed or closed");
+		connection_refuse(connection, "Busy",
+				  "the view is being opened, changed or closed");
 	else if (view)
 		start_task(connection, "warm", view, run_warm);
 }
@@ -449,8 +471,8 @@ static unsigned gc_image_count;
 
 static int collect_image(void *userdata, const struct thaw_catalogue_image *image)
 {
-	struct thaw_gc_image *grown =
-		realloc(gc_images, (gc_image_count + 1) * sizeof(*gc_images));
+	struct thaw_gc_image *grown = realloc(gc_images,
+					      (gc_image_count + 1) * sizeof(*gc_images));
 
 	if (!grown)
 		return -ENOMEM;
@@ -486,7 +508,8 @@ static void method_gc(struct connection *connection)
 		       { "days", PARAMETER_NUMBER, false, &days }) < 0)
 		return;
 	/* What the catalogue cannot tell, the files' own times say. */
-	if (thaw_catalogue_each_image(service->catalogue, collect_image, NULL, &err, &dropped) < 0)
+	if (thaw_catalogue_each_image(service->catalogue, collect_image, NULL, &err,
+				      &dropped) < 0)
 		service_log(service, LOG_WARNING, "catalogue", "why", err.text, NULL);
 	gc_options = (struct thaw_gc_options){
 		.dry_run = dry,
@@ -512,14 +535,22 @@ void method_dispatch(struct connection *connection, const char *name)
 		void (*method)(struct connection *connection);
 		bool job; /* needs a process */
 	} methods[] = {
-		{ "Open", method_open, true },	     { "Close", method_close, false },
-		{ "List", method_list, false },	     { "Show", method_show, false },
-		{ "Stat", method_stat, true },	     { "Watch", method_watch, false },
-		{ "Attach", method_attach, true },   { "Swap", method_swap, true },
-		{ "AddLayer", method_add_layer, true }, { "Warm", method_warm, true },
-		{ "Gc", method_gc, true },	     { "Drain", method_drain, false },
-		{ "Renew", method_renew, false },    { "Images", method_images, false },
-		{ "Lookup", method_lookup, false },  { "Register", method_register, false },
+		{ "Open", method_open, true },
+		{ "Close", method_close, false },
+		{ "List", method_list, false },
+		{ "Show", method_show, false },
+		{ "Stat", method_stat, true },
+		{ "Watch", method_watch, false },
+		{ "Attach", method_attach, true },
+		{ "Swap", method_swap, true },
+		{ "AddLayer", method_add_layer, true },
+		{ "Warm", method_warm, true },
+		{ "Gc", method_gc, true },
+		{ "Drain", method_drain, false },
+		{ "Renew", method_renew, false },
+		{ "Images", method_images, false },
+		{ "Lookup", method_lookup, false },
+		{ "Register", method_register, false },
 		{ "Metrics", method_metrics, false },
 	};
 
@@ -527,7 +558,8 @@ void method_dispatch(struct connection *connection, const char *name)
 		if (strcmp(methods[i].name, name) != 0)
 			continue;
 		if (methods[i].job && connection->service->job_count >= SERVICE_JOBS_MAX)
-			connection_refuse(connection, "Limit", "too much is going on; try again");
+			connection_refuse(connection, "Limit",
+					  "too much is going on; try again");
 		else
 			methods[i].method(connection);
 		return;

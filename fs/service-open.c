@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Open, Swap and AddLayer as the service sees them: what the child may do next
+ * Open as the service sees it: what the child may do next
  * (service-opener.c), and what becomes of the view.
  */
 #include "service-internal.h"
@@ -32,7 +32,7 @@ void request_free(struct request *request)
 	free(request);
 }
 
-static struct request *request_new(void)
+struct request *request_new(void)
 {
 	struct request *request = calloc(1, sizeof(*request));
 
@@ -46,8 +46,8 @@ static struct request *request_new(void)
 
 /* -- parameters -- */
 
-static int take_image(struct connection *connection, struct request *request, const char *name,
-		      int fd)
+int request_take_image(struct connection *connection, struct request *request,
+		       const char *name, int fd)
 {
 	struct thaw_lease *lease = &request->lease;
 	unsigned number = lease->image_count++;
@@ -60,16 +60,19 @@ static int take_image(struct connection *connection, struct request *request, co
 	return -ENOMEM;
 }
 
-static int take_layers(struct connection *connection, struct request *request, json_t *layers)
+static int take_layers(struct connection *connection, struct request *request,
+		       json_t *layers)
 {
 	json_t *layer;
 	size_t i;
 
 	if (json_array_size(layers) + request->lease.image_count > 1 + THAW_LAYERS_MAX) {
-		connection_refuse(connection, "Limit", "more than %u layers", THAW_LAYERS_MAX);
+		connection_refuse(connection, "Limit", "more than %u layers",
+				  THAW_LAYERS_MAX);
 		return -EFBIG;
 	}
-	json_array_foreach(layers, i, layer) {
+	json_array_foreach(layers, i, layer)
+	{
 		const struct parameter list[] = {
 			{ "image", PARAMETER_STRING, true, &(const char *){ NULL } },
 			{ "fd", PARAMETER_FD, true, &(int){ -1 } },
@@ -79,8 +82,8 @@ static int take_layers(struct connection *connection, struct request *request, j
 			return connection_invalid(connection, "layers");
 		if (connection_parameters(connection, layer, list, 2) < 0)
 			return -EINVAL;
-		if (take_image(connection, request, *(const char **)list[0].value,
-			       *(int *)list[1].value) < 0)
+		if (request_take_image(connection, request, *(const char **)list[0].value,
+				       *(int *)list[1].value) < 0)
 			return -ENOMEM;
 	}
 	return 0;
@@ -94,17 +97,20 @@ static int check_process(struct connection *connection, pid_t pid)
 
 	(void)snprintf(path, sizeof(path), "/proc/%d", (int)pid);
 	if (stat(path, &st) < 0) {
-		connection_refuse(connection, "NotFound", "there is no process %d", (int)pid);
+		connection_refuse(connection, "NotFound", "there is no process %d",
+				  (int)pid);
 		return -ESRCH;
 	}
 	if (!connection->privileged && st.st_uid != connection->uid) {
-		connection_refuse(connection, "Denied", "process %d is another user's", (int)pid);
+		connection_refuse(connection, "Denied", "process %d is another user's",
+				  (int)pid);
 		return -EPERM;
 	}
 	return 0;
 }
 
-static int take_lease(struct connection *connection, struct request *request, json_t *object)
+static int take_lease(struct connection *connection, struct request *request,
+		      json_t *object)
 {
 	struct thaw_lease *lease = &request->lease;
 	const char *kind = NULL;
@@ -134,7 +140,8 @@ static int take_lease(struct connection *connection, struct request *request, js
 		request->process_fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
 		lease->pid_start = thaw_process_began(lease->pid);
 		if (request->process_fd < 0 || lease->pid_start == 0) {
-			connection_refuse(connection, "NotFound", "process %d has ended", (int)pid);
+			connection_refuse(connection, "NotFound", "process %d has ended",
+					  (int)pid);
 			return -ESRCH;
 		}
 	} else if (strcmp(kind, "connection") != 0) {
@@ -149,10 +156,14 @@ static int take_owner(struct connection *connection, struct request *request, in
 	const struct service *service = connection->service;
 	struct thaw_lease *lease = &request->lease;
 
-	lease->uid = uid >= 0 ? (uid_t)uid : service->root ? connection->uid : service->uid;
+	lease->uid = uid >= 0	     ? (uid_t)uid
+		     : service->root ? connection->uid
+				     : service->uid;
 	lease->gid = gid >= 0 ? (gid_t)gid : uid >= 0 ? (gid_t)uid : connection->gid;
-	if ((uid >= 0 || gid >= 0) && lease->uid != connection->uid && connection->uid != 0) {
-		connection_refuse(connection, "Denied", "only root opens views for others");
+	if ((uid >= 0 || gid >= 0) && lease->uid != connection->uid &&
+	    connection->uid != 0) {
+		connection_refuse(connection, "Denied",
+				  "only root opens views for others");
 		return -EPERM;
 	}
 	if (uid >= (int64_t)UINT32_MAX || gid >= (int64_t)UINT32_MAX)
@@ -193,10 +204,11 @@ static int take_options(struct connection *connection, struct request *request,
 	if (lease->scratch_size && !lease->writable)
 		return connection_invalid(connection, "scratch_size");
 	if (!service->root && (lease->writable || lease->image_count > 1)) {
-		connection_refuse(connection, "Unsupported",
-				  "%s views need root's service (thaw run --%s works without)",
-				  lease->writable ? "writable" : "layered",
-				  lease->writable ? "writable" : "layer");
+		connection_refuse(
+			connection, "Unsupported",
+			"%s views need root's service (thaw run --%s works without)",
+			lease->writable ? "writable" : "layered",
+			lease->writable ? "writable" : "layer");
 		return -EPERM;
 	}
 	return 0;
@@ -228,7 +240,7 @@ static int take_open(struct connection *connection, struct request *request)
 	}
 	request->lease.scratch_size = (uint64_t)size;
 	request->directory = strdup(directory);
-	r = take_image(connection, request, image, fd);
+	r = request_take_image(connection, request, image, fd);
 	if (r == 0 && !request->directory) {
 		connection_refuse(connection, "Io", "no memory");
 		r = -ENOMEM;
@@ -247,13 +259,15 @@ static int take_open(struct connection *connection, struct request *request)
 /* -- what the child finds -- */
 
 /* Does what is asked for differ from what stands there? Says in what. */
-static const char *difference(const struct thaw_lease *view, const struct thaw_lease *asked)
+static const char *difference(const struct thaw_lease *view,
+			      const struct thaw_lease *asked)
 {
 	if (strcmp(view->session, asked->session) != 0)
 		return "session";
 	if (view->uid != asked->uid)
 		return "user";
-	if (memcmp(view->images[0].identity, asked->images[0].identity, THAW_DIGEST_SIZE) != 0)
+	if (memcmp(view->images[0].identity, asked->images[0].identity,
+		   THAW_DIGEST_SIZE) != 0)
 		return "image";
 	if (view->image_count != asked->image_count)
 		return "number of layers";
@@ -293,11 +307,12 @@ static void stop(struct job *job)
 	source_remove(&job->source);
 }
 
-static void answer_view(struct connection *connection, const struct view *view, bool repeated)
+void view_answer(struct connection *connection, const struct view *view, bool repeated)
 {
 	if (connection)
-		connection_reply(connection, json_pack("{s:o, s:b}", "view", view_to_json(view),
-						       "repeated", repeated));
+		connection_reply(connection,
+				 json_pack("{s:o, s:b}", "view", view_to_json(view),
+					   "repeated", repeated));
 }
 
 static void refuse(struct job *job, const char *name, const char *text)
@@ -333,7 +348,7 @@ static void repeat(struct job *job, struct view *view)
 	view_renew(view, connection);
 	job->service->metrics.opens_repeated++;
 	stop(job);
-	answer_view(connection, view, true);
+	view_answer(connection, view, true);
 }
 
 static int reserve(struct job *job)
@@ -366,7 +381,8 @@ static void open_found(struct job *job)
 	char text[600];
 
 	if (other && other->state != VIEW_OPEN) {
-		job->waits_for_view = other; /* it is opened, changed, or closed just now */
+		job->waits_for_view =
+			other; /* it is opened, changed, or closed just now */
 		return;
 	}
 	if (other) {
@@ -376,7 +392,8 @@ static void open_found(struct job *job)
 			repeat(job, other);
 			return;
 		}
-		(void)snprintf(text, sizeof(text), "\"%.300s\": a view is there, with another %s",
+		(void)snprintf(text, sizeof(text),
+			       "\"%.300s\": a view is there, with another %s",
 			       lease->directory, what);
 		refuse(job, "Exists", text);
 		return;
@@ -401,13 +418,14 @@ static struct thaw_lease *lease_of(struct job *job)
 	return job->request->lease.image_count ? &job->request->lease : &job->view->lease;
 }
 
-static void want(struct job *job)
+void job_want_image(struct job *job)
 {
 	struct service *service = job->service;
 	const struct thaw_lease *lease = lease_of(job);
 	const struct thaw_lease_image *wanted = &lease->images[job->wanted];
 	uid_t uid = job->view->lease.writable ? job->view->lease.uid : 0;
-	struct image *image = service->root ? image_find(service, wanted->identity, uid) : NULL;
+	struct image *image = service->root ? image_find(service, wanted->identity, uid)
+					    : NULL;
 	struct job_message message = { .kind = JOB_LAUNCH };
 
 	if (image && image->state != IMAGE_READY) {
@@ -419,8 +437,9 @@ static void want(struct job *job)
 		message.made = image->plain;
 		image->deadline = 0;
 	} else {
-		image = service->root ? image_new(service, wanted->identity, uid, wanted->name) :
-					image_new_own(service, lease);
+		image = service->root
+				? image_new(service, wanted->identity, uid, wanted->name)
+				: image_new_own(service, lease);
 		if (!image) {
 			refuse(job, "Io", "no memory");
 			return;
@@ -439,7 +458,7 @@ void open_resume(struct job *job)
 	if (!job->view) /* nothing reserved yet */
 		open_found(job);
 	else
-		want(job);
+		job_want_image(job);
 }
 
 void wake_for_view(struct service *service, struct view *view)
@@ -453,7 +472,7 @@ void wake_for_view(struct service *service, struct view *view)
 }
 
 /* What this job was to launch does not stand. */
-static void launch_failed(struct job *job)
+void job_launch_failed(struct job *job)
 {
 	struct image *image = job->image;
 
@@ -466,7 +485,7 @@ static void launch_failed(struct job *job)
 	image_failed(image, job->service);
 }
 
-static void launched(struct job *job, const struct job_message *message, int *fd)
+void job_launched(struct job *job, const struct job_message *message, int *fd)
 {
 	struct service *service = job->service;
 	struct image *image = job->image;
@@ -476,16 +495,16 @@ static void launched(struct job *job, const struct job_message *message, int *fd
 	service->metrics.launches++;
 	if (message->result == 0) {
 		job->image = NULL;
-		service_log(service, LOG_INFO, "image-mounted", "image", image->name, "identity",
-			    image->key, NULL);
+		service_log(service, LOG_INFO, "image-mounted", "image", image->name,
+			    "identity", image->key, NULL);
 		image_ready(image, service, steal_fd(fd));
 		return;
 	}
 	service->metrics.launches_failed++;
-	launch_failed(job);
+	job_launch_failed(job);
 }
 
-static void unuse_all(struct job *job)
+void job_unuse_images(struct job *job)
 {
 	for (unsigned i = 0; i < 1 + THAW_LAYERS_MAX; i++) {
 		if (job->images[i])
@@ -502,19 +521,20 @@ static void open_failed(struct job *job, int r, const struct thaw_error *err)
 	struct view *view = job->view;
 
 	job->service->metrics.opens_failed++;
-	unuse_all(job);
+	job_unuse_images(job);
 	job->connection = NULL;
 	job->view = NULL;
 	if (view) {
-		service_log(job->service, LOG_NOTICE, "open-failed", "session", view->lease.session,
-			    "directory", view->lease.directory, "why", err->text, NULL);
+		service_log(job->service, LOG_NOTICE, "open-failed", "session",
+			    view->lease.session, "directory", view->lease.directory,
+			    "why", err->text, NULL);
 		view_forget(view);
 	}
 	if (connection)
 		connection_fail(connection, r, err);
 }
 
-static void note_plain(struct job *job, uint64_t plain)
+void job_note_plain(struct job *job, uint64_t plain)
 {
 	for (unsigned i = 0; i < 1 + THAW_LAYERS_MAX; i++)
 		if (job->images[i] && (plain >> i & 1))
@@ -526,8 +546,8 @@ static void touch_images(const struct view *view)
 {
 	for (unsigned i = 0; i < view->lease.image_count; i++)
 		if (thaw_catalogue_touch_image(view->service->catalogue,
-					       view->lease.images[i].identity, (int64_t)time(NULL),
-					       NULL) < 0)
+					       view->lease.images[i].identity,
+					       (int64_t)time(NULL), NULL) < 0)
 			view_log(view, LOG_WARNING, "use-not-recorded", NULL);
 }
 
@@ -541,7 +561,7 @@ static void open_done(struct job *job, const struct job_message *message, int *f
 		open_failed(job, message->result, &message->err);
 		return;
 	}
-	note_plain(job, message->value);
+	job_note_plain(job, message->value);
 	view->plain = message->value + 1 == 1ull << view->lease.image_count; /* of each */
 	memcpy(view->images, job->images, sizeof(view->images));
 	memset(job->images, 0, sizeof(job->images));
@@ -559,7 +579,7 @@ static void open_done(struct job *job, const struct job_message *message, int *f
 	service->metrics.opens++;
 	view_log(view, LOG_INFO, "opened", NULL);
 	event_send(service, "opened", view);
-	answer_view(job->connection, view, false);
+	view_answer(job->connection, view, false);
 	job->connection = NULL;
 	wake_for_view(service, view);
 }
@@ -573,7 +593,8 @@ static void open_message(struct job *job, const struct job_message *message, int
 	switch (message->kind) {
 	case JOB_FOUND:
 		for (unsigned i = 0; i < lease->image_count; i++)
-			memcpy(lease->images[i].identity, message->identities[i], THAW_DIGEST_SIZE);
+			memcpy(lease->images[i].identity, message->identities[i],
+			       THAW_DIGEST_SIZE);
 		lease->directory = strdup(message->path);
 		/* As it will be: recorded before it is made, or nobody would remove it. */
 		lease->made = message->made;
@@ -589,14 +610,15 @@ static void open_message(struct job *job, const struct job_message *message, int
 		if (message->path[0])
 			job->view->lease.scratch = strdup(message->path);
 		if (record && view_put_record(job->view, &err) < 0)
-			service_log(job->service, LOG_ERR, "catalogue", "why", err.text, NULL);
+			service_log(job->service, LOG_ERR, "catalogue", "why", err.text,
+				    NULL);
 		break;
 	case JOB_WANT:
 		job->wanted = message->number;
-		want(job);
+		job_want_image(job);
 		break;
 	case JOB_LAUNCHED:
-		launched(job, message, fd);
+		job_launched(job, message, fd);
 		break;
 	case JOB_DONE:
 		job->done = true;
@@ -616,9 +638,9 @@ static void open_ended(struct job *job)
 	if (job->done)
 		return;
 	if (job->image) /* it may have been launched: the next job takes that away */
-		launch_failed(job);
+		job_launch_failed(job);
 	(void)thaw_io(&err, -EIO, "the view's job ended before it was done");
-	unuse_all(job);
+	job_unuse_images(job);
 	if (view) {
 		job->view = NULL;
 		view->connection = NULL;
@@ -642,8 +664,8 @@ static unsigned descriptors(const struct request *request, int keep[1 + THAW_LAY
 	return count;
 }
 
-static void start(struct connection *connection, struct request *request, struct job *job,
-		  int (*run)(struct job *job, int socket))
+void request_start(struct connection *connection, struct request *request,
+		   struct job *job, int (*run)(struct job *job, int socket))
 {
 	int keep[1 + THAW_LAYERS_MAX], r;
 
@@ -686,188 +708,5 @@ void method_open(struct connection *connection)
 	job->request = request;
 	job->message = open_message;
 	job->end = open_ended;
-	start(connection, request, job, opener_run);
-}
-
-/* -- Swap and AddLayer -- */
-
-static void change_done(struct job *job, const struct job_message *message)
-{
-	struct service *service = job->service;
-	struct view *view = job->view;
-	struct thaw_lease *lease = &job->request->lease;
-	struct connection *connection = job->connection;
-	struct thaw_error err = { 0 };
-
-	job->connection = NULL;
-	job->view = NULL;
-	view->state = VIEW_OPEN;
-	if (message->result < 0) {
-		unuse_all(job);
-		if (connection)
-			connection_fail(connection, message->result, &message->err);
-		wake_for_view(service, view);
-		return;
-	}
-	note_plain(job, message->value);
-	view->plain = false; /* not looked into again */
-	for (unsigned i = 0; i < lease->image_count; i++) {
-		if (i < job->request->first_new)
-			continue;
-		if (view->images[i])
-			image_unuse(view->images[i], service);
-		view->images[i] = job->images[i];
-		job->images[i] = NULL;
-		free(view->lease.images[i].name);
-		view->lease.images[i] = lease->images[i];
-		lease->images[i].name = NULL;
-	}
-	/* A swap leaves the layers out that stood over the old image. */
-	for (unsigned i = lease->image_count; i < view->lease.image_count; i++) {
-		if (view->images[i])
-			image_unuse(view->images[i], service);
-		view->images[i] = NULL;
-		free(view->lease.images[i].name);
-		view->lease.images[i].name = NULL;
-	}
-	view->lease.image_count = lease->image_count;
-	(void)snprintf(view->device, sizeof(view->device), "%s", message->device);
-	if (view_put_record(view, &err) < 0)
-		service_log(service, LOG_ERR, "catalogue", "why", err.text, NULL);
-	service->metrics.swaps++;
-	view_log(view, LOG_INFO, "changed", NULL);
-	event_send(service, "changed", view);
-	answer_view(connection, view, false);
-	wake_for_view(service, view);
-}
-
-static void change_message(struct job *job, const struct job_message *message, int *fd)
-{
-	struct thaw_lease *lease = &job->request->lease;
-	struct job_message go = { .kind = JOB_GO };
-
-	switch (message->kind) {
-	case JOB_FOUND:
-		for (unsigned i = job->request->first_new; i < lease->image_count; i++)
-			memcpy(lease->images[i].identity, message->identities[i], THAW_DIGEST_SIZE);
-		(void)!job_send(job->source.fd, &go, -1); /* its end is noticed */
-		break;
-	case JOB_WANT:
-		job->wanted = message->number;
-		want(job);
-		break;
-	case JOB_LAUNCHED:
-		launched(job, message, fd);
-		break;
-	case JOB_DONE:
-		job->done = true;
-		change_done(job, message);
-		break;
-	default:
-		break;
-	}
-}
-
-static void change_ended(struct job *job)
-{
-	struct job_message message = { .kind = JOB_DONE };
-
-	if (job->done)
-		return;
-	if (job->image)
-		launch_failed(job);
-	message.result = thaw_io(&message.err, -EIO, "the view's job ended before it was done");
-	change_done(job, &message);
-	/* Which of the two views stands, the table of mounts says. */
-	service_look_at_mounts(job->service);
-}
-
-static struct view *changeable(struct connection *connection, const char *session,
-			       const char *directory)
-{
-	struct service *service = connection->service;
-	struct view *view = view_at(service, directory);
-
-	if (!view || strcmp(view->lease.session, session) != 0 ||
-	    !view_visible(view, connection)) {
-		connection_refuse(connection, "NotFound", "session \"%s\" has no view at \"%.300s\"",
-				  session, directory);
-		return NULL;
-	}
-	if (!view_owned(view, connection)) {
-		connection_refuse(connection, "Denied", "the view is another user's");
-		return NULL;
-	}
-	if (!service->root) {
-		connection_refuse(connection, "Unsupported", "a plain mount cannot be changed");
-		return NULL;
-	}
-	if (view->state != VIEW_OPEN || (view->lease.writable && view->attached)) {
-		connection_refuse(connection, "Busy", "\"%.300s\": %s", directory,
-				  view->state != VIEW_OPEN ?
-					  "the view is being opened, changed or closed" :
-					  "a writable view that was attached elsewhere");
-		return NULL;
-	}
-	return view;
-}
-
-/* keep: images of the view that stay, from below. */
-static void change(struct connection *connection, bool add)
-{
-	const char *session = NULL, *image = NULL, *directory = NULL;
-	struct request *request = request_new();
-	struct job *job = request ? job_new(connection->service, add ? "add layer" : "swap",
-					    connection) :
-				    NULL;
-	struct view *view = NULL;
-	int fd = -1, r = 0;
-
-	if (!job) {
-		request_free(request);
-		connection_refuse(connection, "Io", "no memory");
-		return;
-	}
-	r = PARAMETERS(connection, { "session", PARAMETER_STRING, true, &session },
-		       { "directory", PARAMETER_STRING, true, &directory },
-		       { "image", PARAMETER_STRING, true, &image },
-		       { "fd", PARAMETER_FD, true, &fd });
-	if (r == 0) {
-		view = changeable(connection, session, directory);
-		r = view ? 0 : -EPERM;
-	}
-	request->first_new = r == 0 && add ? view->lease.image_count : 0;
-	if (r == 0 && request->first_new > THAW_LAYERS_MAX) {
-		connection_refuse(connection, "Limit", "more than %u layers", THAW_LAYERS_MAX);
-		r = -EFBIG;
-	}
-	request->lease.image_count = request->first_new;
-	if (r == 0) {
-		r = take_image(connection, request, image, steal_fd(&fd));
-		request->lease.writable = view->lease.writable;
-		request->lease.uid = view->lease.uid;
-		request->lease.gid = view->lease.gid;
-	}
-	if (r < 0) {
-		(void)safe_close(fd);
-		request_free(request);
-		free(job);
-		return;
-	}
-	job->request = request;
-	job->view = view;
-	job->message = change_message;
-	job->end = change_ended;
-	view->state = VIEW_CHANGING;
-	start(connection, request, job, changer_run);
-}
-
-void method_swap(struct connection *connection)
-{
-	change(connection, false);
-}
-
-void method_add_layer(struct connection *connection)
-{
-	change(connection, true);
+	request_start(connection, request, job, opener_run);
 }

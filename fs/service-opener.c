@@ -51,9 +51,9 @@ struct opener {
 	int directory_fd;
 	bool missing; /* when it was first looked for */
 	bool made;
-	char *scratch;	    /* of the view */
+	char *scratch; /* of the view */
 	int scratch_lock;
-	bool memory;	    /* the scratch is a mount at memory/ID */
+	bool memory;			     /* the scratch is a mount at memory/ID */
 	char *images[1 + THAW_LAYERS_MAX];   /* where they are mounted */
 	char *rendered[1 + THAW_LAYERS_MAX]; /* relocated files of each, or NULL */
 	bool plain[1 + THAW_LAYERS_MAX];
@@ -78,12 +78,15 @@ static int hear(struct opener *opener)
 
 static int identify(struct opener *opener)
 {
-	for (unsigned i = opener->request->first_new; i < opener->lease->image_count; i++) {
+	for (unsigned i = opener->request->first_new; i < opener->lease->image_count;
+	     i++) {
 		struct thaw_source *source;
-		int r = thaw_source_from_fd(opener->request->image_fds[i], &opener->err, &source);
+		int r = thaw_source_from_fd(opener->request->image_fds[i], &opener->err,
+					    &source);
 
 		if (r == 0)
-			r = thaw_image_identify(source, &opener->err, opener->identities[i]);
+			r = thaw_image_identify(source, &opener->err,
+						opener->identities[i]);
 		if (r < 0)
 			return r;
 	}
@@ -113,13 +116,16 @@ static int resolve(struct opener *opener)
 	while (len > 1 && copy[len - 1] == '/')
 		copy[--len] = '\0';
 	if (len < 2 || copy[0] != '/' || leads_up(copy))
-		return thaw_refused(&opener->err, "\"%.300s\": must be absolute, without \"..\"", copy);
+		return thaw_refused(&opener->err,
+				    "\"%.300s\": must be absolute, without \"..\"", copy);
 	slash = strrchr(copy, '/');
 	if (strcmp(slash + 1, ".") == 0)
-		return thaw_refused(&opener->err, "\"%.300s\": is no name of a directory", copy);
+		return thaw_refused(&opener->err, "\"%.300s\": is no name of a directory",
+				    copy);
 	*slash = '\0';
 	if (!realpath(slash == copy ? "/" : copy, parent))
-		return thaw_io(&opener->err, -errno, "\"%.300s\"", slash == copy ? "/" : copy);
+		return thaw_io(&opener->err, -errno, "\"%.300s\"",
+			       slash == copy ? "/" : copy);
 	if (asprintf(&opener->directory, "%s/%s", strcmp(parent, "/") == 0 ? "" : parent,
 		     slash + 1) < 0) {
 		opener->directory = NULL;
@@ -127,7 +133,8 @@ static int resolve(struct opener *opener)
 	}
 	opener->missing = access(opener->directory, F_OK) < 0 && errno == ENOENT;
 	if (strlen(opener->directory) >= PATH_MAX)
-		return thaw_io(&opener->err, -ENAMETOOLONG, "\"%.300s\"", opener->directory);
+		return thaw_io(&opener->err, -ENAMETOOLONG, "\"%.300s\"",
+			       opener->directory);
 	return 0;
 }
 
@@ -147,11 +154,13 @@ static int check_empty(struct opener *opener)
 		return r;
 	}
 	while ((entry = readdir(directory)) != NULL)
-		names += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+		names += strcmp(entry->d_name, ".") != 0 &&
+			 strcmp(entry->d_name, "..") != 0;
 	(void)closedir(directory);
-	return names ? thaw_refused(&opener->err, "\"%.300s\": is a directory that is not empty",
-				    opener->directory) :
-		       0;
+	return names ? thaw_refused(&opener->err,
+				    "\"%.300s\": is a directory that is not empty",
+				    opener->directory)
+		     : 0;
 }
 
 /*
@@ -164,11 +173,13 @@ static int prepare_directory(struct opener *opener)
 
 	opener->made = mkdir(opener->directory, 0755) == 0;
 	if (!opener->made && errno != EEXIST)
-		return thaw_io(&opener->err, -errno, "\"%.300s\" cannot be made", opener->directory);
-	opener->directory_fd =
-		open(opener->directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		return thaw_io(&opener->err, -errno, "\"%.300s\" cannot be made",
+			       opener->directory);
+	opener->directory_fd = open(opener->directory,
+				    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (opener->directory_fd < 0 && (errno == ELOOP || errno == ENOTDIR))
-		return thaw_refused(&opener->err, "\"%.300s\": exists and is no directory",
+		return thaw_refused(&opener->err,
+				    "\"%.300s\": exists and is no directory",
 				    opener->directory);
 	if (opener->directory_fd < 0 || fstat(opener->directory_fd, &st) < 0)
 		return thaw_io(&opener->err, -errno, "\"%.300s\"", opener->directory);
@@ -184,7 +195,8 @@ static int as_caller(struct opener *opener, int (*act)(struct opener *opener))
 	int r = job_become(opener->job, request->uid, request->gid, request->groups,
 			   request->group_count);
 
-	r = r < 0 ? thaw_io(&opener->err, r, "the caller's rights cannot be taken") : act(opener);
+	r = r < 0 ? thaw_io(&opener->err, r, "the caller's rights cannot be taken")
+		  : act(opener);
 	job_unbecome(opener->job);
 	return r;
 }
@@ -195,10 +207,12 @@ static int as_caller(struct opener *opener, int (*act)(struct opener *opener))
  */
 static int look_at_mount(struct opener *opener, const char *path, struct statx *stx)
 {
-	if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC,
+	if (statx(AT_FDCWD, path,
+		  AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC,
 		  STATX_MNT_ID | STATX_TYPE, stx) == 0)
 		return 0;
-	return errno == ENOENT ? THAW_NOT_FOUND : thaw_io(&opener->err, -errno, "\"%.300s\"", path);
+	return errno == ENOENT ? THAW_NOT_FOUND
+			       : thaw_io(&opener->err, -errno, "\"%.300s\"", path);
 }
 
 /* What is mounted there would be hidden, or hide us. */
@@ -216,7 +230,8 @@ static int check_unoccupied(struct opener *opener)
 		return r < 0 ? r : 0;
 	r = look_at_mount(opener, parent, &above);
 	if (r == 0 && here.stx_mnt_id != above.stx_mnt_id)
-		return thaw_refused(&opener->err, "\"%.300s\": something is mounted there",
+		return thaw_refused(&opener->err,
+				    "\"%.300s\": something is mounted there",
 				    opener->directory);
 	return r < 0 ? r : 0;
 }
@@ -231,7 +246,8 @@ static int note_device(struct opener *opener, long type)
 	if (r < 0)
 		return r;
 	if (r > 0 || statfs(opener->directory, &fs) < 0 || fs.f_type != type)
-		return thaw_refused(&opener->err, "\"%.300s\": was moved while the view was mounted",
+		return thaw_refused(&opener->err,
+				    "\"%.300s\": was moved while the view was mounted",
 				    opener->directory);
 	(void)snprintf(opener->message.device, sizeof(opener->message.device), "%u:%u",
 		       stx.stx_dev_major, stx.stx_dev_minor);
@@ -248,17 +264,19 @@ static int prepare_scratch(struct opener *opener)
 	if (!lease->writable)
 		return 0;
 	if (lease->scratch_size == 0)
-		return thaw_scratch_new(service->scratch_directory, lease->uid, lease->gid,
-					&opener->err, &opener->scratch, &opener->scratch_lock);
-	if (asprintf(&opener->scratch, "%s/%s", service->memory_directory, lease->id) < 0) {
+		return thaw_scratch_new(service->scratch_directory, lease->uid,
+					lease->gid, &opener->err, &opener->scratch,
+					&opener->scratch_lock);
+	if (asprintf(&opener->scratch, "%s/%s", service->memory_directory, lease->id) <
+	    0) {
 		opener->scratch = NULL;
 		return thaw_oom(&opener->err);
 	}
 	if (mkdir(opener->scratch, 0700) < 0 && errno != EEXIST)
 		return thaw_io(&opener->err, -errno, "\"%.300s\"", opener->scratch);
 	opener->memory = true;
-	return thaw_scratch_mount(opener->scratch, lease->scratch_size, lease->uid, lease->gid,
-				  &opener->err);
+	return thaw_scratch_mount(opener->scratch, lease->scratch_size, lease->uid,
+				  lease->gid, &opener->err);
 }
 
 /* -- images -- */
@@ -321,7 +339,8 @@ static int want(struct opener *opener, unsigned number)
 	opener->message.number = number;
 	opener->message.result = r;
 	opener->message.err = opener->err;
-	(void)!job_send(opener->socket, &opener->message, pidfd); /* if nobody hears it, we are killed */
+	(void)!job_send(opener->socket, &opener->message,
+			pidfd); /* if nobody hears it, we are killed */
 	return r;
 }
 
@@ -342,7 +361,8 @@ static int render(struct opener *opener, unsigned number)
 
 	if (opener->plain[number])
 		return 0;
-	r = thaw_source_from_fd(opener->request->image_fds[number], &opener->err, &source);
+	r = thaw_source_from_fd(opener->request->image_fds[number], &opener->err,
+				&source);
 	if (r == 0)
 		r = thaw_image_open(source, &opener->err, &image);
 	/* An interpreter that everybody may run: a view is seen by others than its owner. */
@@ -357,7 +377,8 @@ static int render(struct opener *opener, unsigned number)
 	if (thaw_reader_new(image, RENDER_CACHE, &reader) < 0)
 		return thaw_oom(&opener->err);
 	options.interpreter = interpreter;
-	return thaw_layer_render(image, reader, &options, &opener->err, &opener->rendered[number]);
+	return thaw_layer_render(image, reader, &options, &opener->err,
+				 &opener->rendered[number]);
 }
 
 /* -- the view -- */
@@ -369,7 +390,8 @@ static unsigned list_layers(struct opener *opener, struct thaw_overlay_layer *la
 
 	for (unsigned i = opener->lease->image_count; i-- > 0;) {
 		if (opener->rendered[i])
-			layers[count++] = (struct thaw_overlay_layer){ opener->rendered[i], -1 };
+			layers[count++] =
+				(struct thaw_overlay_layer){ opener->rendered[i], -1 };
 		layers[count++] = (struct thaw_overlay_layer){ opener->images[i], -1 };
 	}
 	return count;
@@ -478,7 +500,8 @@ static int found(struct opener *opener)
 		r = as_caller(opener, resolve);
 	if (r < 0)
 		return r;
-	memcpy(opener->message.identities, opener->identities, sizeof(opener->identities));
+	memcpy(opener->message.identities, opener->identities,
+	       sizeof(opener->identities));
 	(void)snprintf(opener->message.path, JOB_PATH, "%s", opener->directory);
 	opener->message.made = opener->missing;
 	r = say(opener, JOB_FOUND);
@@ -500,7 +523,8 @@ static int prepared(struct opener *opener)
 	if (r < 0)
 		return r;
 	opener->message.made = opener->made;
-	(void)snprintf(opener->message.path, JOB_PATH, "%s", opener->scratch ? opener->scratch : "");
+	(void)snprintf(opener->message.path, JOB_PATH, "%s",
+		       opener->scratch ? opener->scratch : "");
 	r = say(opener, JOB_PREPARED);
 	return r < 0 ? thaw_io(&opener->err, r, "the service has ended") : 0;
 }
@@ -573,7 +597,8 @@ static int replace(struct opener *opener)
 	int r = thaw_mountinfo_find(opener->directory, &opener->err, &mounted);
 
 	if (r == THAW_NOT_FOUND)
-		return thaw_refused(&opener->err, "\"%.300s\": the view is gone", opener->directory);
+		return thaw_refused(&opener->err, "\"%.300s\": the view is gone",
+				    opener->directory);
 	if (r < 0)
 		return r;
 	describe(opener, &new, after, source);
@@ -585,8 +610,8 @@ static int replace(struct opener *opener)
 	if (r == 0)
 		r = thaw_mountinfo_find(opener->directory, &opener->err, &mounted);
 	if (r == 0)
-		(void)snprintf(opener->message.device, sizeof(opener->message.device), "%s",
-			       mounted.device);
+		(void)snprintf(opener->message.device, sizeof(opener->message.device),
+			       "%s", mounted.device);
 	return r < 0 ? r : 0;
 }
 
@@ -594,7 +619,8 @@ static int replace(struct opener *opener)
 static int take_old_images(struct opener *opener, const struct view *view)
 {
 	for (unsigned i = 0; i < opener->request->first_new; i++) {
-		memcpy(opener->identities[i], view->lease.images[i].identity, THAW_DIGEST_SIZE);
+		memcpy(opener->identities[i], view->lease.images[i].identity,
+		       THAW_DIGEST_SIZE);
 		opener->images[i] = strdup(view->images[i]->directory);
 		if (!opener->images[i])
 			return thaw_oom(&opener->err);
@@ -613,15 +639,16 @@ static int take_old_layers(struct opener *opener)
 	int r = thaw_mountinfo_find(opener->directory, &opener->err, &mounted);
 
 	if (r != 0)
-		return r < 0 ? r :
-			       thaw_refused(&opener->err, "\"%.300s\": the view is gone",
+		return r < 0 ? r
+			     : thaw_refused(&opener->err, "\"%.300s\": the view is gone",
 					    opener->directory);
 	for (const char *p = mounted.lower; *p; p = thaw_mountinfo_next_lower(p)) {
 		size_t len = strlen(opener->job->service->layers_directory);
 
 		for (unsigned i = 0; i < opener->request->first_new; i++)
 			if (strcmp(p, opener->images[i]) == 0 && previous &&
-			    strncmp(previous, opener->job->service->layers_directory, len) == 0) {
+			    strncmp(previous, opener->job->service->layers_directory,
+				    len) == 0) {
 				opener->rendered[i] = strdup(previous);
 				if (!opener->rendered[i])
 					return thaw_oom(&opener->err);
@@ -646,7 +673,8 @@ int changer_run(struct job *job, int socket)
 	if (r == 0)
 		r = identify(&opener);
 	if (r == 0) {
-		memcpy(opener.message.identities, opener.identities, sizeof(opener.identities));
+		memcpy(opener.message.identities, opener.identities,
+		       sizeof(opener.identities));
 		r = say(&opener, JOB_FOUND);
 	}
 	if (r == 0)
@@ -655,9 +683,11 @@ int changer_run(struct job *job, int socket)
 		r = take_old_images(&opener, view);
 	if (r == 0 && opener.request->first_new > 0)
 		r = take_old_layers(&opener);
-	for (unsigned i = job->request->first_new; r == 0 && i < opener.lease->image_count; i++)
+	for (unsigned i = job->request->first_new;
+	     r == 0 && i < opener.lease->image_count; i++)
 		r = want(&opener, i);
-	for (unsigned i = job->request->first_new; r == 0 && i < opener.lease->image_count; i++)
+	for (unsigned i = job->request->first_new;
+	     r == 0 && i < opener.lease->image_count; i++)
 		r = render(&opener, i);
 	if (r == 0)
 		r = replace(&opener);

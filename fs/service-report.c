@@ -51,12 +51,14 @@ json_t *stat_to_json(const struct thaw_stat *st)
 		const char *name = thaw_stat_request_name(i);
 
 		if (st->requests[i] && name)
-			(void)json_object_set_new(requests, name,
-						  json_integer((json_int_t)st->requests[i]));
+			(void)json_object_set_new(
+				requests, name,
+				json_integer((json_int_t)st->requests[i]));
 	}
 	(void)json_object_set_new(object, "requests", requests);
-	(void)json_object_set_new(object, "warm_state",
-				  json_string(st->warm_state < 4 ? warm[st->warm_state] : "unknown"));
+	(void)json_object_set_new(
+		object, "warm_state",
+		json_string(st->warm_state < 4 ? warm[st->warm_state] : "unknown"));
 #define COUNT(key) \
 	(void)json_object_set_new(object, #key, json_integer((json_int_t)st->key))
 	COUNT(worker);
@@ -80,8 +82,8 @@ void event_send(struct service *service, const char *event, const struct view *v
 {
 	for (struct connection *c = service->connections; c; c = c->next)
 		if (c->watching && !c->gone && view_visible(view, c))
-			connection_stream(c, json_pack("{s:s, s:o}", "event", event, "view",
-						       view_to_json(view)));
+			connection_stream(c, json_pack("{s:s, s:o}", "event", event,
+						       "view", view_to_json(view)));
 }
 
 /* -- metrics -- */
@@ -104,8 +106,8 @@ static uint64_t resident_bytes(void)
 static void metric(FILE *file, const char *name, const char *type, const char *help,
 		   uint64_t value)
 {
-	fprintf(file, "# HELP thaw_%s %s\n# TYPE thaw_%s %s\nthaw_%s %" PRIu64 "\n", name, help,
-		name, type, name, value);
+	fprintf(file, "# HELP thaw_%s %s\n# TYPE thaw_%s %s\nthaw_%s %" PRIu64 "\n", name,
+		help, name, type, name, value);
 }
 
 char *metrics_text(struct service *service)
@@ -129,33 +131,40 @@ char *metrics_text(struct service *service)
 	metric(file, "jobs", "gauge", "Jobs at work.", service->job_count);
 	metric(file, "draining", "gauge", "Whether the service takes no new views.",
 	       service->draining);
-	metric(file, "resident_bytes", "gauge", "Memory of the service.", resident_bytes());
+	metric(file, "resident_bytes", "gauge", "Memory of the service.",
+	       resident_bytes());
 	metric(file, "start_time_seconds", "gauge", "When the service was started.",
 	       (uint64_t)service->started);
 	metric(file, "opens_total", "counter", "Views opened.", m->opens);
-	metric(file, "opens_repeated_total", "counter", "Opens of a view that stood already.",
-	       m->opens_repeated);
-	metric(file, "opens_failed_total", "counter", "Opens that failed.", m->opens_failed);
-	metric(file, "closes_total", "counter", "Views closed, by call or by lease.", m->closes);
-	metric(file, "closes_busy_total", "counter", "Closes refused since the view was in use.",
-	       m->closes_busy);
-	metric(file, "leases_expired_total", "counter", "Views ended by their lease.", m->expired);
+	metric(file, "opens_repeated_total", "counter",
+	       "Opens of a view that stood already.", m->opens_repeated);
+	metric(file, "opens_failed_total", "counter", "Opens that failed.",
+	       m->opens_failed);
+	metric(file, "closes_total", "counter", "Views closed, by call or by lease.",
+	       m->closes);
+	metric(file, "closes_busy_total", "counter",
+	       "Closes refused since the view was in use.", m->closes_busy);
+	metric(file, "leases_expired_total", "counter", "Views ended by their lease.",
+	       m->expired);
 	metric(file, "changes_total", "counter", "Swaps and added layers.", m->swaps);
 	metric(file, "launches_total", "counter", "Images mounted.", m->launches);
-	metric(file, "launches_failed_total", "counter", "Images that could not be mounted.",
-	       m->launches_failed);
-	metric(file, "keepers_lost_total", "counter", "Keepers that ended before their mount.",
-	       m->keepers_lost);
-	metric(file, "keepers_adopted_total", "counter", "Workers whose keeper was replaced.",
-	       m->keepers_adopted);
-	metric(file, "views_restored_total", "counter", "Views found when the service started.",
-	       m->views_restored);
-	metric(file, "views_lost_total", "counter", "Views that others unmounted.", m->views_lost);
-	metric(file, "connections_total", "counter", "Connections accepted.", m->connections);
+	metric(file, "launches_failed_total", "counter",
+	       "Images that could not be mounted.", m->launches_failed);
+	metric(file, "keepers_lost_total", "counter",
+	       "Keepers that ended before their mount.", m->keepers_lost);
+	metric(file, "keepers_adopted_total", "counter",
+	       "Workers whose keeper was replaced.", m->keepers_adopted);
+	metric(file, "views_restored_total", "counter",
+	       "Views found when the service started.", m->views_restored);
+	metric(file, "views_lost_total", "counter", "Views that others unmounted.",
+	       m->views_lost);
+	metric(file, "connections_total", "counter", "Connections accepted.",
+	       m->connections);
 	metric(file, "connections_refused_total", "counter", "Connections over a limit.",
 	       m->connections_refused);
 	metric(file, "clients_dropped_total", "counter",
-	       "Clients that sent nonsense or did not read their answers.", m->clients_dropped);
+	       "Clients that sent nonsense or did not read their answers.",
+	       m->clients_dropped);
 	metric(file, "calls_total", "counter", "Calls.", m->calls);
 	metric(file, "calls_failed_total", "counter", "Calls answered by an error.",
 	       m->calls_failed);
@@ -189,23 +198,26 @@ void metrics_write(struct service *service)
 		r = -errno;
 	if (r < 0) {
 		(void)unlink(temporary);
-		service_log(service, LOG_WARNING, "metrics-not-written", "file", path, "why",
-			    strerror(-r), NULL);
+		service_log(service, LOG_WARNING, "metrics-not-written", "file", path,
+			    "why", strerror(-r), NULL);
 	}
 }
 
 /* -- the log -- */
 
 /* KEY="VALUE" when the value is no plain word; what could break the line is escaped. */
-static size_t add_pair(char *line, size_t used, size_t size, const char *key, const char *value)
+static size_t add_pair(char *line, size_t used, size_t size, const char *key,
+		       const char *value)
 {
 	bool plain = value[0] != '\0';
 
 	for (const char *p = value; *p; p++)
-		plain = plain && *p > ' ' && *p < 127 && *p != '"' && *p != '=' && *p != '\\';
-	used += (size_t)snprintf(line + used, size - used, "%s%s=%s", used ? " " : "", key,
-				 plain ? "" : "\"");
-	for (const unsigned char *p = (const unsigned char *)value; *p && used + 8 < size; p++) {
+		plain = plain && *p > ' ' && *p < 127 && *p != '"' && *p != '=' &&
+			*p != '\\';
+	used += (size_t)snprintf(line + used, size - used, "%s%s=%s", used ? " " : "",
+				 key, plain ? "" : "\"");
+	for (const unsigned char *p = (const unsigned char *)value; *p && used + 8 < size;
+	     p++) {
 		if (*p < ' ' || *p == 127)
 			used += (size_t)snprintf(line + used, size - used, "\\x%02x", *p);
 		else if (*p == '"' || *p == '\\')
@@ -244,7 +256,8 @@ void service_log(struct service *service, int priority, const char *event, ...)
 	start = used;
 	used += add_pair(line + start, 0, sizeof(line) - start, "event", event);
 	va_start(args, event);
-	for (const char *key = va_arg(args, const char *); key; key = va_arg(args, const char *)) {
+	for (const char *key = va_arg(args, const char *); key;
+	     key = va_arg(args, const char *)) {
 		const char *value = va_arg(args, const char *);
 
 		if (value && used + PAIR_MAX < sizeof(line))
@@ -263,9 +276,11 @@ void view_log(const struct view *view, int priority, const char *event, const ch
 	(void)snprintf(uid, sizeof(uid), "%u", (unsigned)lease->uid);
 	thaw_digest_hex(lease->images[0].identity, hex);
 	if (why)
-		service_log(view->service, priority, event, "session", lease->session, "directory",
-			    lease->directory, "image", hex, "uid", uid, "why", why, NULL);
+		service_log(view->service, priority, event, "session", lease->session,
+			    "directory", lease->directory, "image", hex, "uid", uid,
+			    "why", why, NULL);
 	else
-		service_log(view->service, priority, event, "session", lease->session, "directory",
-			    lease->directory, "image", hex, "uid", uid, NULL);
+		service_log(view->service, priority, event, "session", lease->session,
+			    "directory", lease->directory, "image", hex, "uid", uid,
+			    NULL);
 }

@@ -48,13 +48,19 @@ static bool is_dead(const char *directory)
 		int r = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 		if (r >= 0)
-			r = fstatat(r, ".thaw-is-there-anybody", &st, 0) < 0 && errno != ENOENT ? -1 : 0;
-		_exit(r < 0 && (errno == ENOTCONN || errno == ECONNABORTED || errno == ECONNREFUSED));
+			r = fstatat(r, ".thaw-is-there-anybody", &st, 0) < 0 &&
+					    errno != ENOENT
+				    ? -1
+				    : 0;
+		_exit(r < 0 && (errno == ENOTCONN || errno == ECONNABORTED ||
+				errno == ECONNREFUSED));
 	}
 	fd = (int)syscall(SYS_pidfd_open, pid, 0);
 	ended = (struct pollfd){ .fd = fd, .events = POLLIN };
 	if (fd >= 0 && poll(&ended, 1, ANSWER_TIMEOUT_MS) == 0)
-		(void)kill(pid, SIGKILL); /* hangs: may be alive; the loop reaps it, or nobody can */
+		(void)kill(
+			pid,
+			SIGKILL); /* hangs: may be alive; the loop reaps it, or nobody can */
 	else
 		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 			;
@@ -85,7 +91,8 @@ static bool parse_key(const char *key, uint8_t identity[THAW_DIGEST_SIZE], uid_t
 	*ret_uid = 0;
 	if (*key == '-')
 		*ret_uid = (uid_t)strtoul(key + 1, &end, 10);
-	return thaw_digest_from_hex(hex, identity) && (*key == '\0' || (end && *end == '\0'));
+	return thaw_digest_from_hex(hex, identity) &&
+	       (*key == '\0' || (end && *end == '\0'));
 }
 
 static void detach_entry(struct service *service, const struct thaw_mount_entry *entry)
@@ -93,11 +100,11 @@ static void detach_entry(struct service *service, const struct thaw_mount_entry 
 	struct thaw_error err = { 0 };
 
 	if (thaw_overlay_detach(entry, &err) < 0)
-		service_log(service, LOG_ERR, "not-detached", "directory", entry->path, "why",
-			    err.text, NULL);
+		service_log(service, LOG_ERR, "not-detached", "directory", entry->path,
+			    "why", err.text, NULL);
 	else
-		service_log(service, LOG_NOTICE, "detached", "directory", entry->path, "why",
-			    "nobody serves it", NULL);
+		service_log(service, LOG_NOTICE, "detached", "directory", entry->path,
+			    "why", "nobody serves it", NULL);
 }
 
 static bool lies_over(const struct thaw_mount_entry *view, const char *directory)
@@ -109,7 +116,8 @@ static bool lies_over(const struct thaw_mount_entry *view, const char *directory
 }
 
 /* The image, and what lies over it. Marked, so that no view is taken from it. */
-static void detach_dead(struct service *service, struct thaw_mount_table *table, size_t number)
+static void detach_dead(struct service *service, struct thaw_mount_table *table,
+			size_t number)
 {
 	const char *directory = table->entries[number].path;
 
@@ -134,11 +142,11 @@ static bool take_keeper(struct service *service, struct image *image)
 
 	if (r == THAW_ORPHANED) {
 		service->metrics.keepers_adopted++;
-		service_log(service, LOG_WARNING, "keeper-replaced", "image", image->name, "identity",
-			    image->key, NULL);
+		service_log(service, LOG_WARNING, "keeper-replaced", "image", image->name,
+			    "identity", image->key, NULL);
 	} else if (r < 0) {
-		service_log(service, LOG_WARNING, "keeper-unknown", "image", image->name, "identity",
-			    image->key, "why", err.text, NULL);
+		service_log(service, LOG_WARNING, "keeper-unknown", "image", image->name,
+			    "identity", image->key, "why", err.text, NULL);
 	}
 	/* Without state, or unreadable: served by somebody all the same, if it answers. */
 	if (pidfd < 0 && is_dead(image->directory))
@@ -164,7 +172,8 @@ static void restore_images(struct service *service, struct thaw_mount_table *tab
 		image = image_find(service, identity, uid);
 		if (!image)
 			image = image_new(service, identity, uid, "?");
-		if (image && image->state != IMAGE_READY && !take_keeper(service, image)) {
+		if (image && image->state != IMAGE_READY &&
+		    !take_keeper(service, image)) {
 			image->gone = true;
 			service_keeper_clear(image->state_directory);
 			detach_dead(service, table, i);
@@ -181,7 +190,8 @@ static const struct thaw_mount_entry *find_view(const struct service *service,
 	enum thaw_mount_kind kind = service->root ? THAW_MOUNT_VIEW : THAW_MOUNT_IMAGE;
 
 	for (size_t i = table->count; i-- > 0;) /* topmost first */
-		if (table->entries[i].kind == kind && strcmp(table->entries[i].path, directory) == 0)
+		if (table->entries[i].kind == kind &&
+		    strcmp(table->entries[i].path, directory) == 0)
 			return &table->entries[i];
 	return NULL;
 }
@@ -211,8 +221,9 @@ static void use_images(struct view *view, const struct thaw_mount_entry *entry)
 
 	for (unsigned i = 0; i < view->lease.image_count; i++) {
 		const struct thaw_lease_image *part = &view->lease.images[i];
-		struct image *image =
-			image_find(service, part->identity, view->lease.writable ? view->lease.uid : 0);
+		struct image *image = image_find(service, part->identity,
+						 view->lease.writable ? view->lease.uid
+								      : 0);
 
 		if (!image || !lies_over(entry, image->directory))
 			continue;
@@ -284,11 +295,12 @@ static void drop_lease(struct service *service, struct thaw_lease *lease)
 	if (lease->scratch && starts_with(lease->scratch, service->memory_directory)) {
 		(void)umount2(lease->scratch, MNT_DETACH | UMOUNT_NOFOLLOW);
 		(void)rmdir(lease->scratch);
-	} else if (lease->scratch && starts_with(lease->scratch, service->scratch_directory)) {
+	} else if (lease->scratch &&
+		   starts_with(lease->scratch, service->scratch_directory)) {
 		(void)!thaw_scratch_remove(lease->scratch);
 	}
-	service_log(service, LOG_NOTICE, "lease-dropped", "session", lease->session, "directory",
-		    lease->directory, "why", "its view is gone", NULL);
+	service_log(service, LOG_NOTICE, "lease-dropped", "session", lease->session,
+		    "directory", lease->directory, "why", "its view is gone", NULL);
 	if (lease->made) {
 		struct job job = { 0 };
 
@@ -347,8 +359,8 @@ static char *scratch_of(const struct thaw_mount_entry *entry)
 		found = to = strdup(from);
 		for (; found && *from; from++)
 			if (from[0] == '\\' && strspn(from + 1, "01234567") >= 3) {
-				*to++ = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 |
-					       (from[3] - '0'));
+				*to++ = (char)((from[1] - '0') << 6 |
+					       (from[2] - '0') << 3 | (from[3] - '0'));
 				from += 3;
 			} else {
 				*to++ = *from;
@@ -401,7 +413,8 @@ static void take_unknown(struct service *service, const struct thaw_mount_entry 
 	thaw_lease_deinit(&lease);
 }
 
-static void look_at_link(struct restoring *restoring, const char *session, const char *path)
+static void look_at_link(struct restoring *restoring, const char *session,
+			 const char *path)
 {
 	struct service *service = restoring->service;
 	const struct thaw_mount_entry *entry;
@@ -428,7 +441,8 @@ static void look_at_session(struct restoring *restoring, const char *session)
 	const struct dirent *entry;
 	DIR *directory;
 
-	if (asprintf(&path, "%s/%s", restoring->service->sessions_directory, session) < 0) {
+	if (asprintf(&path, "%s/%s", restoring->service->sessions_directory, session) <
+	    0) {
 		path = NULL;
 		return;
 	}
@@ -436,8 +450,8 @@ static void look_at_session(struct restoring *restoring, const char *session)
 	while (directory && (entry = readdir(directory)) != NULL) {
 		_cleanup_(freep) char *link = NULL;
 
-		if (entry->d_name[0] == '.' && (entry->d_name[1] == '\0' ||
-						strcmp(entry->d_name, "..") == 0))
+		if (entry->d_name[0] == '.' &&
+		    (entry->d_name[1] == '\0' || strcmp(entry->d_name, "..") == 0))
 			continue;
 		if (asprintf(&link, "%s/%s", path, entry->d_name) < 0)
 			link = NULL;
@@ -489,7 +503,8 @@ static void clear_away_memory(struct service *service, const char *path)
 static void clear_away_scratch(struct service *service, const char *path)
 {
 	if (thaw_scratch_remove(path) < 0)
-		service_log(service, LOG_WARNING, "scratch-stays", "directory", path, NULL);
+		service_log(service, LOG_WARNING, "scratch-stays", "directory", path,
+			    NULL);
 }
 
 /* Fails when it is mounted. */
@@ -522,7 +537,8 @@ static void clear(struct service *service, const char *base,
 			continue;
 		(void)snprintf(path, sizeof(path), "%s/%s", base, entry->d_name);
 		for (const struct view *view = service->views; view; view = view->next)
-			used = used || (view->lease.scratch && strcmp(view->lease.scratch, path) == 0);
+			used = used || (view->lease.scratch &&
+					strcmp(view->lease.scratch, path) == 0);
 		if (!used)
 			away(service, path);
 	}
@@ -541,10 +557,12 @@ int service_restore(struct service *service, struct thaw_error *err)
 	if (r < 0)
 		return r;
 	restore_images(service, &restoring.table);
-	r = thaw_catalogue_each_lease(service->catalogue, restore_lease, &restoring, err, &dropped);
+	r = thaw_catalogue_each_lease(service->catalogue, restore_lease, &restoring, err,
+				      &dropped);
 	if (r == 0 && dropped > 0) {
 		(void)snprintf(number, sizeof(number), "%u", dropped);
-		service_log(service, LOG_WARNING, "records-damaged", "count", number, NULL);
+		service_log(service, LOG_WARNING, "records-damaged", "count", number,
+			    NULL);
 	}
 	if (r == 0) {
 		restore_links(&restoring);

@@ -62,8 +62,9 @@ int view_put_record(struct view *view, struct thaw_error *err)
 
 	if (!err)
 		err = &own;
-	r = record ? thaw_catalogue_put_lease(view->service->catalogue, view->lease.id, record, err) :
-		     thaw_oom(err);
+	r = record ? thaw_catalogue_put_lease(view->service->catalogue, view->lease.id,
+					      record, err)
+		   : thaw_oom(err);
 	json_decref(record);
 	view->service->metrics_stale = true;
 	return r;
@@ -122,7 +123,8 @@ void view_unlink(struct view *view)
 
 static void process_ended(struct source *source, uint32_t events)
 {
-	struct view *view = (struct view *)((char *)source - offsetof(struct view, process));
+	struct view *view =
+		(struct view *)((char *)source - offsetof(struct view, process));
 
 	source_remove(source);
 	closep(&source->fd);
@@ -183,8 +185,9 @@ void views_expire(struct service *service, uint64_t now)
 			continue;
 		}
 		service->metrics.expired++;
-		view_end(view, view->lease.kind == THAW_LEASE_TTL ? "its time is over" :
-								    "its connection was lost");
+		view_end(view, view->lease.kind == THAW_LEASE_TTL
+				       ? "its time is over"
+				       : "its connection was lost");
 	}
 }
 

@@ -59,7 +59,8 @@ void source_change(struct source *source, uint32_t events)
 void source_remove(struct source *source)
 {
 	if (source->ready)
-		(void)epoll_ctl(source->service->epoll_fd, EPOLL_CTL_DEL, source->fd, NULL);
+		(void)epoll_ctl(source->service->epoll_fd, EPOLL_CTL_DEL, source->fd,
+				NULL);
 	source->ready = NULL;
 }
 
@@ -134,15 +135,19 @@ static int watch(struct service *service, struct thaw_error *err)
 	(void)sigprocmask(SIG_BLOCK, &set, NULL);
 	service->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	fd = service->epoll_fd < 0 ? -1 : signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	r = fd < 0 ? -errno : source_add(service, &service->signals, fd, EPOLLIN, signals_ready);
+	r = fd < 0 ? -errno
+		   : source_add(service, &service->signals, fd, EPOLLIN, signals_ready);
 	if (r == 0) {
 		fd = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
-		r = fd < 0 ? -errno : source_add(service, &service->timer, fd, EPOLLIN, timer_ready);
+		r = fd < 0 ? -errno
+			   : source_add(service, &service->timer, fd, EPOLLIN,
+					timer_ready);
 	}
 	if (r == 0) {
 		fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
-		r = fd < 0 ? -errno :
-			     source_add(service, &service->mounts, fd, EPOLLPRI, mounts_ready);
+		r = fd < 0 ? -errno
+			   : source_add(service, &service->mounts, fd, EPOLLPRI,
+					mounts_ready);
 	}
 	return r < 0 ? thaw_io(err, r, "the service cannot be set up") : 0;
 }
@@ -166,7 +171,8 @@ static int directories(struct service *service, struct thaw_error *err)
 		r = thaw_runtime_directory(runtime[i].kind, NULL, err, runtime[i].path);
 	/* Scratch layers of our own: no `thaw run` takes them for forgotten ones. */
 	if (r == 0)
-		r = thaw_state_directory("service-scratch", NULL, err, &service->scratch_directory);
+		r = thaw_state_directory("service-scratch", NULL, err,
+					 &service->scratch_directory);
 	if (r == 0)
 		r = thaw_state_directory("layers", NULL, err, &service->layers_directory);
 	return r;
@@ -179,8 +185,8 @@ static void say_where_state_is(struct service *service)
 	if (thaw_state_place(NULL, &place) < 0)
 		return;
 	if (place.fallback)
-		service_log(service, LOG_WARNING, "state-ends-with-the-boot", "directory", place.path,
-			    "why", place.why, NULL);
+		service_log(service, LOG_WARNING, "state-ends-with-the-boot", "directory",
+			    place.path, "why", place.why, NULL);
 	free(place.path);
 }
 
@@ -199,7 +205,8 @@ static int lock(struct service *service, struct thaw_error *err)
 	if (flock(service->lock_fd, LOCK_EX | LOCK_NB) == 0)
 		return 0;
 	if (errno == EWOULDBLOCK)
-		return thaw_refused(err, "a service has \"%.300s\" already", service->runtime);
+		return thaw_refused(err, "a service has \"%.300s\" already",
+				    service->runtime);
 	return thaw_io(err, -errno, "\"%.300s\"", path);
 }
 
@@ -214,7 +221,8 @@ static void refill_catalogue(struct service *service)
 	if (r == 0)
 		r = thaw_catalogue_refill(service->catalogue, store, &err, &added);
 	if (r < 0)
-		service_log(service, LOG_WARNING, "catalogue", "of", "images", "why", err.text, NULL);
+		service_log(service, LOG_WARNING, "catalogue", "of", "images", "why",
+			    err.text, NULL);
 }
 
 static int open_catalogue(struct service *service, struct thaw_error *err)
@@ -234,13 +242,15 @@ static int open_catalogue(struct service *service, struct thaw_error *err)
 		images = NULL;
 	options.leases = leases;
 	options.images = images;
-	r = thaw_catalogue_open(&options, err, &reports[0], &reports[1], &service->catalogue);
+	r = thaw_catalogue_open(&options, err, &reports[0], &reports[1],
+				&service->catalogue);
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; i < 2; i++)
 		if (reports[i].why[0])
-			service_log(service, LOG_WARNING, "catalogue", "of", i ? "images" : "leases",
-				    "state", thaw_catalogue_state_name(reports[i].state), "why",
+			service_log(service, LOG_WARNING, "catalogue", "of",
+				    i ? "images" : "leases", "state",
+				    thaw_catalogue_state_name(reports[i].state), "why",
 				    reports[i].why, NULL);
 	if (reports[1].state != THAW_CATALOGUE_OK)
 		refill_catalogue(service);
@@ -249,7 +259,8 @@ static int open_catalogue(struct service *service, struct thaw_error *err)
 
 static bool may_mount(void)
 {
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_header_struct header = { .version =
+							   _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[2] = { 0 };
 
 	return syscall(SYS_capget, &header, data) == 0 &&
@@ -264,7 +275,8 @@ static void notify(const char *text)
 	size_t len = name ? strlen(name) : 0;
 	int fd;
 
-	if (len == 0 || len >= sizeof(address.sun_path) || (name[0] != '/' && name[0] != '@'))
+	if (len == 0 || len >= sizeof(address.sun_path) ||
+	    (name[0] != '/' && name[0] != '@'))
 		return;
 	memcpy(address.sun_path, name, len);
 	if (name[0] == '@')
@@ -310,8 +322,9 @@ static int start(struct service *service, struct thaw_error *err)
 		r = open_catalogue(service, err);
 	if (r == 0)
 		r = service_restore(service, err);
-	if (r == 0 && asprintf(&service->socket_path, "%s%s", path ? path : service->runtime,
-			       path ? "" : "/socket") < 0) {
+	if (r == 0 &&
+	    asprintf(&service->socket_path, "%s%s", path ? path : service->runtime,
+		     path ? "" : "/socket") < 0) {
 		service->socket_path = NULL;
 		r = thaw_oom(err);
 	}
@@ -336,7 +349,8 @@ static void sweep(struct service *service)
 	views_sweep(service);
 	images_sweep(service);
 	if (service->metrics_stale && service->options->metrics)
-		service_wake_at(service, thaw_boottime() + 1); /* not with each of many calls */
+		service_wake_at(service,
+				thaw_boottime() + 1); /* not with each of many calls */
 }
 
 /* One event at a time: what one handler has ended, the next must not meet. */
@@ -374,8 +388,11 @@ static void deinit(struct service *service)
 		c->gone = true;
 	for (struct view *view = service->views; view; view = view->next)
 		view->gone = true;
-	for (struct image *image = service->images; image; image = image->next)
+	for (struct image *image = service->images; image; image = image->next) {
 		image->gone = true;
+		image->users = 0; /* views and jobs go as well */
+		image->checked = false;
+	}
 	sweep(service);
 	service->catalogue = thaw_catalogue_close(service->catalogue);
 	if (service->made_socket && service->lock_fd >= 0)
@@ -415,8 +432,8 @@ int thaw_serve(const struct thaw_serve_options *given, struct thaw_error *err)
 		options.grace = SERVICE_GRACE;
 	r = start(&service, err);
 	if (r == 0) {
-		service_log(&service, LOG_INFO, "ready", "socket", service.socket_path, "version",
-			    THAW_VERSION_STRING, NULL);
+		service_log(&service, LOG_INFO, "ready", "socket", service.socket_path,
+			    "version", THAW_VERSION_STRING, NULL);
 		notify("READY=1\nSTATUS=serving");
 		r = loop(&service, err);
 		notify("STOPPING=1");

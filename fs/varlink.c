@@ -35,7 +35,8 @@ static void output_free(struct thaw_varlink_output *output)
 	free(output);
 }
 
-void thaw_varlink_init(struct thaw_varlink *stream, int fd, size_t message_max, size_t queue_max)
+void thaw_varlink_init(struct thaw_varlink *stream, int fd, size_t message_max,
+		       size_t queue_max)
 {
 	*stream = (struct thaw_varlink){
 		.fd = fd,
@@ -77,13 +78,15 @@ static void compact(struct thaw_varlink *stream)
 }
 
 /* Keep all that came: the kernel has installed them, whether we have room or not. */
-static int keep_fds(struct thaw_varlink *stream, const struct msghdr *message, uint64_t position)
+static int keep_fds(struct thaw_varlink *stream, const struct msghdr *message,
+		    uint64_t position)
 {
 	int r = message->msg_flags & MSG_CTRUNC ? -EMSGSIZE : 0;
 
 	for (const struct cmsghdr *header = CMSG_FIRSTHDR(message); header;
 	     header = CMSG_NXTHDR((struct msghdr *)message, (struct cmsghdr *)header)) {
-		unsigned count = (unsigned)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		unsigned count =
+			(unsigned)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
 
 		if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
 			continue;
@@ -105,7 +108,8 @@ static int keep_fds(struct thaw_varlink *stream, const struct msghdr *message, u
 
 int thaw_varlink_receive(struct thaw_varlink *stream)
 {
-	_Alignas(struct cmsghdr) char control[CMSG_SPACE(THAW_VARLINK_FDS_MAX * sizeof(int))];
+	_Alignas(struct cmsghdr) char
+		control[CMSG_SPACE(THAW_VARLINK_FDS_MAX * sizeof(int))];
 	struct iovec iov;
 	struct msghdr message = {
 		.msg_iov = &iov,
@@ -130,7 +134,8 @@ int thaw_varlink_receive(struct thaw_varlink *stream)
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return errno == EWOULDBLOCK ? -EAGAIN : -errno;
-	r = keep_fds(stream, &message, stream->position + stream->in_used + (n > 0 ? (uint64_t)n - 1 : 0));
+	r = keep_fds(stream, &message,
+		     stream->position + stream->in_used + (n > 0 ? (uint64_t)n - 1 : 0));
 	if (r < 0)
 		return r;
 	if (n == 0)
@@ -139,7 +144,8 @@ int thaw_varlink_receive(struct thaw_varlink *stream)
 	return 0;
 }
 
-static void take_fds(struct thaw_varlink *stream, uint64_t end, struct thaw_varlink_message *message)
+static void take_fds(struct thaw_varlink *stream, uint64_t end,
+		     struct thaw_varlink_message *message)
 {
 	unsigned kept = 0;
 
@@ -152,12 +158,13 @@ static void take_fds(struct thaw_varlink *stream, uint64_t end, struct thaw_varl
 	stream->fd_count = kept;
 }
 
-int thaw_varlink_next(struct thaw_varlink *stream, struct thaw_varlink_message *ret_message)
+int thaw_varlink_next(struct thaw_varlink *stream,
+		      struct thaw_varlink_message *ret_message)
 {
-	char *end = stream->in_used > stream->scanned ?
-			    memchr(stream->in + stream->scanned, '\0',
-				   stream->in_used - stream->scanned) :
-			    NULL;
+	char *end = stream->in_used > stream->scanned
+			    ? memchr(stream->in + stream->scanned, '\0',
+				     stream->in_used - stream->scanned)
+			    : NULL;
 
 	if (!end) {
 		stream->scanned = stream->in_used;
@@ -210,7 +217,8 @@ int thaw_varlink_send(struct thaw_varlink *stream, const json_t *object, const i
 
 static ssize_t send_part(int fd, struct thaw_varlink_output *output)
 {
-	_Alignas(struct cmsghdr) char control[CMSG_SPACE(THAW_VARLINK_FDS_MAX * sizeof(int))] = { 0 };
+	_Alignas(struct cmsghdr) char
+		control[CMSG_SPACE(THAW_VARLINK_FDS_MAX * sizeof(int))] = { 0 };
 	struct iovec iov = { .iov_base = output->text + output->sent,
 			     .iov_len = output->len - output->sent };
 	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
@@ -310,10 +318,12 @@ static json_t *parameters_of(json_t *object)
 	if (parameters && !json_is_null(parameters))
 		return json_is_object(parameters) ? parameters : NULL;
 	parameters = json_object();
-	return json_object_set_new(object, "parameters", parameters) == 0 ? parameters : NULL;
+	return json_object_set_new(object, "parameters", parameters) == 0 ? parameters
+									  : NULL;
 }
 
-int thaw_varlink_parse_call(const char *text, size_t len, struct thaw_varlink_call *ret_call)
+int thaw_varlink_parse_call(const char *text, size_t len,
+			    struct thaw_varlink_call *ret_call)
 {
 	struct thaw_varlink_call call = { .object = parse_object(text, len) };
 	bool upgrade;
@@ -324,7 +334,8 @@ int thaw_varlink_parse_call(const char *text, size_t len, struct thaw_varlink_ca
 	call.parameters = parameters_of(call.object);
 	if (!call.method || !call.parameters || !flag(call.object, "more", &call.more) ||
 	    !flag(call.object, "oneway", &call.oneway) ||
-	    !flag(call.object, "upgrade", &upgrade) || upgrade || (call.more && call.oneway)) {
+	    !flag(call.object, "upgrade", &upgrade) || upgrade ||
+	    (call.more && call.oneway)) {
 		json_decref(call.object);
 		return -EBADMSG;
 	}
@@ -338,7 +349,8 @@ void thaw_varlink_call_deinit(struct thaw_varlink_call *call)
 	*call = (struct thaw_varlink_call){ 0 };
 }
 
-int thaw_varlink_parse_reply(const char *text, size_t len, struct thaw_varlink_reply *ret_reply)
+int thaw_varlink_parse_reply(const char *text, size_t len,
+			     struct thaw_varlink_reply *ret_reply)
 {
 	struct thaw_varlink_reply reply = { .object = parse_object(text, len) };
 	const json_t *error;
@@ -368,7 +380,8 @@ static json_t *new_message(const char *key, const char *value, json_t *parameter
 {
 	json_t *object = json_object();
 
-	if (!object || (key && json_object_set_new(object, key, json_string(value)) < 0)) {
+	if (!object ||
+	    (key && json_object_set_new(object, key, json_string(value)) < 0)) {
 		json_decref(parameters);
 		json_decref(object);
 		return NULL;

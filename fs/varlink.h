@@ -19,7 +19,7 @@
 
 #define THAW_VARLINK_CALL_MAX  (64u << 10) /* a call; paths and labels are all it holds */
 #define THAW_VARLINK_REPLY_MAX (8u << 20)  /* a reply: the list of all views */
-#define THAW_VARLINK_DEPTH_MAX 8u	   /* of objects and arrays inside of each other */
+#define THAW_VARLINK_DEPTH_MAX 8u /* of objects and arrays inside of each other */
 #define THAW_VARLINK_FDS_MAX   16u
 
 /* One message as received: its text and the descriptors that came with it. */
@@ -86,9 +86,9 @@ _must_check_ int thaw_varlink_flush(struct thaw_varlink *stream);
 /* -- what messages say -- */
 
 struct thaw_varlink_call {
-	json_t *object;	      /* owned; the others point into it */
-	const char *method;   /* "INTERFACE.NAME" */
-	json_t *parameters;   /* an object, also when the call has none (then owned by object) */
+	json_t *object;	    /* owned; the others point into it */
+	const char *method; /* "INTERFACE.NAME" */
+	json_t *parameters; /* an object, also when the call has none (then owned by object) */
 	bool more, oneway;
 };
 /* -EBADMSG: no JSON object, nested too deeply, or no call. */

@@ -70,7 +70,8 @@ static int run(int argc, char **argv)
 		}
 	}
 	if (argc - optind < 1 || argc - optind > 2)
-		return tool_usage("close", "a session is needed, and perhaps a directory");
+		return tool_usage("close",
+				  "a session is needed, and perhaps a directory");
 	return close_views(socket, argv[optind], argv[optind + 1], force, json);
 }
 

@@ -18,7 +18,8 @@ static int print_report(json_t *report, bool dry, bool json)
 
 	if (json)
 		return tool_json_print(report);
-	json_array_foreach((json_t *)removed, i, entry) {
+	json_array_foreach((json_t *)removed, i, entry)
+	{
 		const char *path = node_text(entry, "path");
 
 		printf("%-9s %10s  ", node_text(entry, "kind"),
@@ -57,7 +58,8 @@ static int collect(const char *socket, bool dry, unsigned days, bool json)
 		return collect_here(dry, days, json);
 	if (r != 0)
 		return tool_fail("gc", &err);
-	r = thaw_client_call(client, "Gc", json_pack("{s:b, s:i}", "dry_run", dry, "days", (int)days),
+	r = thaw_client_call(client, "Gc",
+			     json_pack("{s:b, s:i}", "dry_run", dry, "days", (int)days),
 			     NULL, 0, &err, &report);
 	/* Root's service is not ours to tidy up after; our own directories are. */
 	if (r < 0 && !socket && thaw_client_error(client) &&
@@ -96,7 +98,9 @@ static int run(int argc, char **argv)
 			break;
 		case OPT_DAYS:
 			if (!tool_parse_number(optarg, 0, 36500, &days))
-				return tool_usage("gc", "'%s' is no number of days (0 to 36500)", optarg);
+				return tool_usage(
+					"gc", "'%s' is no number of days (0 to 36500)",
+					optarg);
 			break;
 		case OPT_SOCKET:
 			socket = optarg;

@@ -11,8 +11,10 @@ static void print_images(const json_t *images)
 	json_t *image;
 	size_t i;
 
-	printf("%-16s %-9s %5s %7s  %s\n", "IDENTITY", "STATE", "VIEWS", "KEEPER", "IMAGE");
-	json_array_foreach((json_t *)images, i, image) {
+	printf("%-16s %-9s %5s %7s  %s\n", "IDENTITY", "STATE", "VIEWS", "KEEPER",
+	       "IMAGE");
+	json_array_foreach((json_t *)images, i, image)
+	{
 		const char *name = node_text(image, "image");
 		int64_t keeper = node_number(image, "keeper");
 		char pid[24] = "-";
@@ -22,7 +24,8 @@ static void print_images(const json_t *images)
 		if (keeper > 0)
 			(void)snprintf(pid, sizeof(pid), "%lld", (long long)keeper);
 		printf("%-16.16s %-9s %5lld %7s  ", node_text(image, "identity"),
-		       node_text(image, "state"), (long long)node_number(image, "views"), pid);
+		       node_text(image, "state"), (long long)node_number(image, "views"),
+		       pid);
 		tool_print_escaped(stdout, name, strlen(name));
 		printf("\n");
 		if (json_object_get(image, "trouble")) {

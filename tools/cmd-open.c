@@ -73,8 +73,9 @@ static int known_image(struct thaw_client *client, const char *path, int archive
 /* "environment.tar.gz": "environment" */
 static size_t stem_length(const char *name)
 {
-	static const char *const suffixes[] = { ".tar.gz", ".tar.zst", ".tar.xz", ".tar.bz2", ".tgz",
-						".tar",	   ".zip",     ".pex" };
+	static const char *const suffixes[] = { ".tar.gz",  ".tar.zst", ".tar.xz",
+						".tar.bz2", ".tgz",	".tar",
+						".zip",	    ".pex" };
 	size_t len = strlen(name);
 
 	for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
@@ -86,8 +87,8 @@ static size_t stem_length(const char *name)
 	return len;
 }
 
-static int pack(struct thaw_client *client, const char *path, int archive, const char *store,
-		int *ret_fd)
+static int pack(struct thaw_client *client, const char *path, int archive,
+		const char *store, int *ret_fd)
 {
 	const char *name = strrchr(path, '/') + 1;
 	_cleanup_(freep) char *temporary = NULL;
@@ -106,7 +107,8 @@ static int pack(struct thaw_client *client, const char *path, int archive, const
 	if (thaw_pack(path, temporary, &options, &err, &report) < 0)
 		return tool_fail(path, &err);
 	thaw_digest_hex(report.image.identity, hex);
-	if (asprintf(&final, "%s/%.*s-%.16s.thaw", store, (int)stem_length(name), name, hex) < 0) {
+	if (asprintf(&final, "%s/%.*s-%.16s.thaw", store, (int)stem_length(name), name,
+		     hex) < 0) {
 		final = NULL;
 		r = tool_fail_errno(path, -ENOMEM);
 	}
@@ -124,12 +126,14 @@ static int pack(struct thaw_client *client, const char *path, int archive, const
 	(void)json_object_set_new(parameters, "path", json_string(final));
 	(void)json_object_set_new(parameters, "identity", json_string(hex));
 	/* Without it, the next time is as long as this one: no reason to fail. */
-	if (thaw_client_call(client, "Register", parameters, &archive, 1, NULL, &answer) == 0)
+	if (thaw_client_call(client, "Register", parameters, &archive, 1, NULL,
+			     &answer) == 0)
 		json_decref(answer);
 	return r;
 }
 
-static int open_archive(struct thaw_client *client, const char *file, int archive, int *ret_fd)
+static int open_archive(struct thaw_client *client, const char *file, int archive,
+			int *ret_fd)
 {
 	_cleanup_(freep) char *path = realpath(file, NULL);
 	_cleanup_(freep) char *store = NULL;
@@ -149,8 +153,8 @@ static int open_archive(struct thaw_client *client, const char *file, int archiv
 		return THAW_EXIT_OK;
 	if (thaw_state_directory("images", NULL, &err, &store) < 0)
 		return tool_fail(file, &err);
-	if (asprintf(&lock_path, "%s/.packing-%llx-%llx.lock", store, (unsigned long long)st.st_dev,
-		     (unsigned long long)st.st_ino) < 0) {
+	if (asprintf(&lock_path, "%s/.packing-%llx-%llx.lock", store,
+		     (unsigned long long)st.st_dev, (unsigned long long)st.st_ino) < 0) {
 		lock_path = NULL;
 		return tool_fail_errno(file, -ENOMEM);
 	}
@@ -162,7 +166,8 @@ static int open_archive(struct thaw_client *client, const char *file, int archiv
 	if (*ret_fd < 0)
 		r = pack(client, path, archive, store, ret_fd);
 	if (lock >= 0)
-		(void)unlink(lock_path); /* whoever waits holds the same file, and looks again */
+		(void)unlink(
+			lock_path); /* whoever waits holds the same file, and looks again */
 	return r;
 }
 
@@ -188,18 +193,20 @@ static int open_image(struct thaw_client *client, const char *file, int *ret_fd)
 static json_t *parameters_of(const struct opening *opening, const char *directory)
 {
 	json_t *layers = json_array();
-	json_t *object = json_pack("{s:s, s:s, s:i, s:s, s:b, s:b, s:o, s:O, s:O}", "session",
-				   opening->session, "image", opening->image, "fd", 0, "directory",
-				   directory, "writable", opening->writable, "shared",
-				   opening->shared, "layers", layers, "labels", opening->labels,
-				   "lease", opening->lease);
+	json_t *object = json_pack(
+		"{s:s, s:s, s:i, s:s, s:b, s:b, s:o, s:O, s:O}", "session",
+		opening->session, "image", opening->image, "fd", 0, "directory",
+		directory, "writable", opening->writable, "shared", opening->shared,
+		"layers", layers, "labels", opening->labels, "lease", opening->lease);
 
 	for (unsigned i = 0; i < opening->layer_count; i++)
 		(void)json_array_append_new(layers, json_pack("{s:s, s:i}", "image",
-							      opening->layers[i], "fd", (int)i + 1));
+							      opening->layers[i], "fd",
+							      (int)i + 1));
 	if (opening->scratch_size)
-		(void)json_object_set_new(object, "scratch_size",
-					  json_integer((json_int_t)opening->scratch_size));
+		(void)json_object_set_new(
+			object, "scratch_size",
+			json_integer((json_int_t)opening->scratch_size));
 	if (opening->warm)
 		(void)json_object_set_new(object, "warm", json_string(opening->warm));
 	if (opening->uid >= 0)
@@ -234,12 +241,13 @@ static int open_view(const struct opening *opening)
 	if (r == THAW_EXIT_OK)
 		r = node_connect(opening->socket, &client);
 	for (unsigned i = 0; r == THAW_EXIT_OK && i < 1 + opening->layer_count; i++) {
-		r = open_image(client, i == 0 ? opening->image : opening->layers[i - 1], &fds[i]);
+		r = open_image(client, i == 0 ? opening->image : opening->layers[i - 1],
+			       &fds[i]);
 		count += r == THAW_EXIT_OK;
 	}
 	if (r == THAW_EXIT_OK)
-		r = node_call(client, opening->directory, "Open", parameters_of(opening, directory),
-			      fds, count, &answer);
+		r = node_call(client, opening->directory, "Open",
+			      parameters_of(opening, directory), fds, count, &answer);
 	for (unsigned i = 0; i < count; i++)
 		(void)close(fds[i]);
 	if (r != THAW_EXIT_OK)
@@ -252,7 +260,8 @@ static int open_view(const struct opening *opening)
 #else
 static int open_view(const struct opening *opening)
 {
-	return tool_fail_text(THAW_EXIT_IO, opening->image, "this thaw was built without FUSE");
+	return tool_fail_text(THAW_EXIT_IO, opening->image,
+			      "this thaw was built without FUSE");
 }
 #endif
 
@@ -273,10 +282,14 @@ static bool parse_lease(struct opening *opening, const char *text)
 {
 	uint64_t number;
 
-	if (strncmp(text, "pid:", 4) == 0 && tool_parse_number(text + 4, 1, INT_MAX, &number))
-		opening->lease = json_pack("{s:s, s:I}", "kind", "process", "pid", (json_int_t)number);
-	else if (strncmp(text, "ttl:", 4) == 0 && tool_parse_number(text + 4, 1, INT_MAX, &number))
-		opening->lease = json_pack("{s:s, s:I}", "kind", "ttl", "seconds", (json_int_t)number);
+	if (strncmp(text, "pid:", 4) == 0 &&
+	    tool_parse_number(text + 4, 1, INT_MAX, &number))
+		opening->lease = json_pack("{s:s, s:I}", "kind", "process", "pid",
+					   (json_int_t)number);
+	else if (strncmp(text, "ttl:", 4) == 0 &&
+		 tool_parse_number(text + 4, 1, INT_MAX, &number))
+		opening->lease = json_pack("{s:s, s:I}", "kind", "ttl", "seconds",
+					   (json_int_t)number);
 	else
 		return false;
 	return opening->lease != NULL;
@@ -342,17 +355,21 @@ static int take_option(struct opening *opening, int c)
 		break;
 	case OPT_LABEL:
 		if (!parse_label(opening, optarg))
-			return tool_usage("open", "'%s' is no label (NAME=VALUE)", optarg);
+			return tool_usage("open", "'%s' is no label (NAME=VALUE)",
+					  optarg);
 		break;
 	case OPT_LEASE:
 		json_decref(opening->lease);
 		opening->lease = NULL;
 		if (!parse_lease(opening, optarg))
-			return tool_usage("open", "'%s' is no lease (pid:N, or ttl:SECONDS)", optarg);
+			return tool_usage("open",
+					  "'%s' is no lease (pid:N, or ttl:SECONDS)",
+					  optarg);
 		break;
 	case OPT_USER:
 		if (!parse_user(opening, optarg))
-			return tool_usage("open", "'%s' is no user (UID, or UID:GID)", optarg);
+			return tool_usage("open", "'%s' is no user (UID, or UID:GID)",
+					  optarg);
 		break;
 	default:
 		return THAW_EXIT_USAGE;
@@ -386,9 +403,11 @@ static int run_with(struct opening *opening, int argc, char **argv)
 			return r;
 	}
 	if (argc - optind != 3)
-		return tool_usage("open", "a session, an image and a directory are needed");
+		return tool_usage("open",
+				  "a session, an image and a directory are needed");
 	if (opening->scratch_size && !opening->writable)
-		return tool_usage("open", "--scratch-size has no meaning without --writable");
+		return tool_usage("open",
+				  "--scratch-size has no meaning without --writable");
 	opening->session = argv[optind];
 	opening->image = argv[optind + 1];
 	opening->directory = argv[optind + 2];

@@ -31,14 +31,17 @@ static void lease_text(const json_t *lease, char text[48])
 	const json_t *remaining = json_object_get(lease, "remaining");
 
 	if (strcmp(kind, "process") == 0)
-		(void)snprintf(text, 48, "pid %lld", (long long)node_number(lease, "pid"));
+		(void)snprintf(text, 48, "pid %lld",
+			       (long long)node_number(lease, "pid"));
 	else if (remaining)
-		(void)snprintf(text, 48, "%s %llds", strcmp(kind, "ttl") == 0 ? "ttl" : "lost,",
+		(void)snprintf(text, 48, "%s %llds",
+			       strcmp(kind, "ttl") == 0 ? "ttl" : "lost,",
 			       (long long)json_integer_value(remaining));
 	else
-		(void)snprintf(text, 48, "%s", strcmp(kind, "ttl") == 0 ? "until closed" :
-				       kind[0]				? kind :
-									  "-");
+		(void)snprintf(text, 48, "%s",
+			       strcmp(kind, "ttl") == 0 ? "until closed"
+			       : kind[0]		? kind
+							: "-");
 }
 
 static void print_labels(const json_t *labels)
@@ -46,11 +49,13 @@ static void print_labels(const json_t *labels)
 	const char *key;
 	json_t *value;
 
-	json_object_foreach((json_t *)labels, key, value) {
+	json_object_foreach((json_t *)labels, key, value)
+	{
 		printf(" ");
 		tool_print_escaped(stdout, key, strlen(key));
 		printf("=");
-		tool_print_escaped(stdout, json_string_value(value), json_string_length(value));
+		tool_print_escaped(stdout, json_string_value(value),
+				   json_string_length(value));
 	}
 }
 
@@ -58,7 +63,8 @@ static void print_labels(const json_t *labels)
 
 static void print_view(const json_t *view)
 {
-	const char *session = node_text(view, "session"), *directory = node_text(view, "directory");
+	const char *session = node_text(view, "session"),
+		   *directory = node_text(view, "directory");
 	const char *image = node_text(view, "image"), *slash = strrchr(image, '/');
 	char age[24], lease[48], name[64];
 	const json_t *labels = json_object_get(view, "labels");
@@ -71,12 +77,13 @@ static void print_view(const json_t *view)
 		(void)snprintf(name, sizeof(name), "%.12s", node_text(view, "identity"));
 	tool_print_escaped(stdout, session, strlen(session));
 	printf("%*s ", (int)(strlen(session) < 20 ? 20 - strlen(session) : 0), "");
-	printf("%-8s %6lld %5s %-14s ", node_text(view, "state"), (long long)node_number(view, "uid"),
-	       age, lease);
+	printf("%-8s %6lld %5s %-14s ", node_text(view, "state"),
+	       (long long)node_number(view, "uid"), age, lease);
 	tool_print_escaped(stdout, name, strlen(name));
 	printf("%*s ", (int)(strlen(name) < 20 ? 20 - strlen(name) : 0), "");
 	tool_print_escaped(stdout, directory, strlen(directory));
-	printf("%s", json_is_true(json_object_get(view, "writable")) ? " (writable)" : "");
+	printf("%s",
+	       json_is_true(json_object_get(view, "writable")) ? " (writable)" : "");
 	print_labels(labels);
 	printf("\n");
 	if (json_object_get(view, "trouble")) {
@@ -96,8 +103,7 @@ static int print_list(json_t *answer, bool json)
 	if (json)
 		return tool_json_print(answer);
 	printf("%-20s %-8s %6s %5s %-14s %-20s %s\n", HEADER);
-	json_array_foreach(json_object_get(answer, "views"), i, view)
-		print_view(view);
+	json_array_foreach(json_object_get(answer, "views"), i, view) print_view(view);
 	json_decref(answer);
 	return THAW_EXIT_OK;
 }
@@ -111,7 +117,8 @@ static int list_mounts(bool json)
 
 	if (thaw_local_views(&err, &views) < 0)
 		return tool_fail("ps", &err);
-	return print_list(json_pack("{s:o, s:b}", "views", views, "service", false), json);
+	return print_list(json_pack("{s:o, s:b}", "views", views, "service", false),
+			  json);
 }
 
 /* -- events -- */
@@ -147,11 +154,13 @@ static int show(const char *socket, const char *session, bool watch, bool json)
 	if (r != 0)
 		return tool_fail("ps", &err);
 	if (watch) {
-		r = thaw_client_watch(client, "Watch", json_pack("{s:b}", "initial", true),
-				      print_event, &json, &err);
+		r = thaw_client_watch(client, "Watch",
+				      json_pack("{s:b}", "initial", true), print_event,
+				      &json, &err);
 		return r < 0 ? tool_fail("ps", &err) : THAW_EXIT_OK;
 	}
-	r = thaw_client_call(client, "List", session ? json_pack("{s:s}", "session", session) : NULL,
+	r = thaw_client_call(client, "List",
+			     session ? json_pack("{s:s}", "session", session) : NULL,
 			     NULL, 0, &err, &answer);
 	return r < 0 ? tool_fail("ps", &err) : print_list(answer, json);
 }

@@ -46,8 +46,10 @@ static int run(int argc, char **argv)
 		case OPT_LINGER:
 		case OPT_GRACE:
 			if (!tool_parse_number(optarg, 0, 86400, &number))
-				return tool_usage("serve", "'%s' is no number of seconds (0 to 86400)",
-						  optarg);
+				return tool_usage(
+					"serve",
+					"'%s' is no number of seconds (0 to 86400)",
+					optarg);
 			if (c == OPT_LINGER)
 				serving.linger = (int)number;
 			else

@@ -25,7 +25,8 @@ int node_call(struct thaw_client *client, const char *name, const char *method,
 	      json_t *parameters, const int *fds, unsigned count, json_t **ret_answer)
 {
 	struct thaw_error err = { 0 };
-	int r = thaw_client_call(client, method, parameters, fds, count, &err, ret_answer);
+	int r = thaw_client_call(client, method, parameters, fds, count, &err,
+				 ret_answer);
 
 	return r < 0 ? tool_fail(name, &err) : THAW_EXIT_OK;
 }
@@ -35,8 +36,9 @@ int node_check_text(const char *what, const char *text)
 	json_t *probe = json_string(text);
 
 	if (!probe)
-		return tool_fail_text(THAW_EXIT_REFUSED, what,
-				      "is no UTF-8, which the node service's protocol cannot carry");
+		return tool_fail_text(
+			THAW_EXIT_REFUSED, what,
+			"is no UTF-8, which the node service's protocol cannot carry");
 	json_decref(probe);
 	return THAW_EXIT_OK;
 }
@@ -54,7 +56,8 @@ int node_directory(const char *directory, char **ret_path)
 	slash = strrchr(copy, '/');
 	name = slash ? slash + 1 : copy;
 	if (*name == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
-		return tool_fail_text(THAW_EXIT_REFUSED, directory, "is no name of a directory");
+		return tool_fail_text(THAW_EXIT_REFUSED, directory,
+				      "is no name of a directory");
 	if (slash)
 		*slash = '\0';
 	if (!realpath(!slash ? "." : slash == copy ? "/" : copy, parent))
@@ -91,7 +94,8 @@ static int add_place(struct node_places *places, const char *path)
 	for (size_t i = 0; i < places->count; i++)
 		if (strcmp(places->paths[i], path) == 0)
 			return 0;
-	if (grow(&places->paths, &places->capacity, places->count + 1, sizeof(char *)) < 0)
+	if (grow(&places->paths, &places->capacity, places->count + 1, sizeof(char *)) <
+	    0)
 		return -ENOMEM;
 	places->paths[places->count] = strdup(path);
 	if (!places->paths[places->count])
@@ -110,7 +114,8 @@ static bool image_is_called(const json_t *image, const char *name)
 	base_len = strlen(file);
 	if (base_len > 5 && strcmp(file + base_len - 5, ".thaw") == 0)
 		base_len -= 5;
-	return strcmp(file, name) == 0 || (len == base_len && strncmp(file, name, len) == 0) ||
+	return strcmp(file, name) == 0 ||
+	       (len == base_len && strncmp(file, name, len) == 0) ||
 	       (len >= 8 && strncmp(node_text(image, "identity"), name, len) == 0);
 }
 
@@ -119,14 +124,14 @@ static int sessions_called(struct thaw_client *client, const char *name,
 {
 	json_t *answer, *view;
 	size_t i;
-	int r = node_call(client, name, "List", json_pack("{s:s}", "session", name), NULL, 0,
-			  &answer);
+	int r = node_call(client, name, "List", json_pack("{s:s}", "session", name), NULL,
+			  0, &answer);
 
 	if (r != THAW_EXIT_OK)
 		return r;
-	json_array_foreach(json_object_get(answer, "views"), i, view)
-		if (add_place(places, node_text(view, "directory")) < 0)
-			r = tool_fail_errno(name, -ENOMEM);
+	json_array_foreach(json_object_get(answer, "views"), i,
+			   view) if (add_place(places, node_text(view, "directory")) < 0)
+		r = tool_fail_errno(name, -ENOMEM);
 	json_decref(answer);
 	return r;
 }
@@ -140,10 +145,11 @@ static int images_called(struct thaw_client *client, const char *name,
 
 	if (r != THAW_EXIT_OK)
 		return r;
-	json_array_foreach(json_object_get(answer, "images"), i, image)
-		if (json_object_get(image, "directory") && image_is_called(image, name) &&
-		    add_place(places, node_text(image, "directory")) < 0)
-			r = tool_fail_errno(name, -ENOMEM);
+	json_array_foreach(json_object_get(answer, "images"), i,
+			   image) if (json_object_get(image, "directory") &&
+				      image_is_called(image, name) &&
+				      add_place(places, node_text(image, "directory")) <
+					      0) r = tool_fail_errno(name, -ENOMEM);
 	json_decref(answer);
 	return r;
 }
@@ -159,11 +165,12 @@ static int resolve_bare(struct thaw_client *client, const char *name,
 	if (r == THAW_EXIT_OK)
 		r = images_called(client, name, &images);
 	if (r == THAW_EXIT_OK && (places->count > 0) + (images.count > 0) + directory > 1)
-		r = tool_fail_text(THAW_EXIT_REFUSED, name, "is ambiguous:%s%s%s%s%s%s%s",
-				   places->count ? " session/" : "", places->count ? name : "",
-				   images.count ? (places->count ? " or image/" : " image/") : "",
-				   images.count ? name : "", directory ? " or ./" : "",
-				   directory ? name : "", "");
+		r = tool_fail_text(
+			THAW_EXIT_REFUSED, name, "is ambiguous:%s%s%s%s%s%s%s",
+			places->count ? " session/" : "", places->count ? name : "",
+			images.count ? (places->count ? " or image/" : " image/") : "",
+			images.count ? name : "", directory ? " or ./" : "",
+			directory ? name : "", "");
 	if (r == THAW_EXIT_OK && images.count > 0) {
 		node_places_deinit(places);
 		*places = images;
@@ -178,7 +185,8 @@ static int resolve_bare(struct thaw_client *client, const char *name,
 int node_resolve(const char *name, struct node_places *places)
 {
 	_cleanup_(thaw_client_freep) struct thaw_client *client = NULL;
-	bool session = strncmp(name, "session/", 8) == 0, image = strncmp(name, "image/", 6) == 0;
+	bool session = strncmp(name, "session/", 8) == 0,
+	     image = strncmp(name, "image/", 6) == 0;
 	struct thaw_error err = { 0 };
 	int r;
 
@@ -192,8 +200,8 @@ int node_resolve(const char *name, struct node_places *places)
 		return tool_fail(name, &err);
 	if (!session && !image)
 		return resolve_bare(client, name, places);
-	r = session ? sessions_called(client, name + 8, places) :
-		      images_called(client, name + 6, places);
+	r = session ? sessions_called(client, name + 8, places)
+		    : images_called(client, name + 6, places);
 	if (r == THAW_EXIT_OK && places->count == 0)
 		r = tool_fail_text(THAW_EXIT_REFUSED, name, "there is no such %s",
 				   session ? "session" : "image");

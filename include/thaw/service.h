@@ -9,8 +9,8 @@
 struct thaw_serve_options {
 	const char *socket;  /* NULL: "socket" in the run-time directory */
 	const char *metrics; /* file to keep metrics in (Prometheus text), or NULL */
-	int linger;	     /* seconds that an unused image stays mounted; -1: the default, 10 */
-	int grace;	     /* seconds that views outlive their connection; -1: the default, 60 */
+	int linger; /* seconds that an unused image stays mounted; -1: the default, 10 */
+	int grace;  /* seconds that views outlive their connection; -1: the default, 60 */
 };
 
 /*
@@ -18,4 +18,5 @@ struct thaw_serve_options {
  * Returns 0 then; views stay as they are. Class refused when a service has the
  * run-time directory already.
  */
-_must_check_ int thaw_serve(const struct thaw_serve_options *options, struct thaw_error *err);
+_must_check_ int thaw_serve(const struct thaw_serve_options *options,
+			    struct thaw_error *err);

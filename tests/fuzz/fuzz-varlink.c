@@ -23,10 +23,12 @@ static void look_at(const struct thaw_varlink_message *message)
 	if (strlen(message->text) != message->len)
 		abort();
 	if (thaw_varlink_parse_call(message->text, message->len, &call) == 0) {
-		if (!call.method || !json_is_object(call.parameters) || (call.more && call.oneway))
+		if (!call.method || !json_is_object(call.parameters) ||
+		    (call.more && call.oneway))
 			abort();
 		if (thaw_lease_from_record(call.parameters, &lease) == 0) {
-			if (!thaw_session_name_valid(lease.session) || lease.directory[0] != '/')
+			if (!thaw_session_name_valid(lease.session) ||
+			    lease.directory[0] != '/')
 				abort();
 			thaw_lease_deinit(&lease);
 		}

@@ -127,7 +127,8 @@ static void there_and_back(void **state)
 	assert_string_equal(back.scratch, "/scratch");
 	assert_string_equal(back.warm, "none");
 	assert_int_equal(back.image_count, 2);
-	assert_memory_equal(back.images[1].identity, lease.images[1].identity, THAW_DIGEST_SIZE);
+	assert_memory_equal(back.images[1].identity, lease.images[1].identity,
+			    THAW_DIGEST_SIZE);
 	assert_int_equal(back.pid_start, 99);
 	assert_int_equal(back.deadline, 77);
 	assert_int_equal(back.gid, 1001);
@@ -143,8 +144,9 @@ static void there_and_back(void **state)
 /* Each member missing, and each of another type: refused or harmless, never a crash. */
 static void damaged_records(void **state)
 {
-	static const char *const needed[] = { "session", "directory", "image", "identity", "layers",
-					      "uid",	 "gid",	      "opened", "lease" };
+	static const char *const needed[] = { "session",  "directory", "image",
+					      "identity", "layers",    "uid",
+					      "gid",	  "opened",    "lease" };
 	struct thaw_lease lease = full(), back;
 	json_t *record = thaw_lease_to_record(&lease);
 	const char *key;
@@ -157,9 +159,10 @@ static void damaged_records(void **state)
 		assert_int_equal(thaw_lease_from_record(copy, &back), -EBADMSG);
 		json_decref(copy);
 	}
-	json_object_foreach(record, key, value) {
-		json_t *others[] = { json_integer(-1), json_string("x"), json_array(), json_object(),
-				     json_null(),      json_true() };
+	json_object_foreach(record, key, value)
+	{
+		json_t *others[] = { json_integer(-1), json_string("x"), json_array(),
+				     json_object(),    json_null(),	 json_true() };
 
 		for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
 			json_t *copy = json_deep_copy(record);

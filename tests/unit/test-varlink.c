@@ -17,7 +17,9 @@ static void pair_init(struct pair *pair, size_t message_max, size_t queue_max)
 {
 	int fds[2];
 
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
+	assert_int_equal(
+		socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds),
+		0);
 	thaw_varlink_init(&pair->a, fds[0], message_max, queue_max);
 	thaw_varlink_init(&pair->b, fds[1], message_max, queue_max);
 }
@@ -104,7 +106,8 @@ static void slow_reader(void **state)
 	unsigned sent = 0;
 	int r;
 
-	assert_int_equal(json_object_set_new(object, "text", json_string("0123456789")), 0);
+	assert_int_equal(json_object_set_new(object, "text", json_string("0123456789")),
+			 0);
 	pair_init(&pair, 1000, 1000);
 	while ((r = thaw_varlink_send(&pair.a, object, NULL, 0)) == 0) {
 		r = thaw_varlink_flush(&pair.a);
@@ -197,7 +200,8 @@ static void too_many_descriptors(void **state)
 	pair_init(&pair, 1000, 1000);
 	for (unsigned i = 0; i < THAW_VARLINK_FDS_MAX; i++)
 		fds[i] = STDERR_FILENO;
-	assert_int_equal(thaw_varlink_send(&pair.a, object, fds, THAW_VARLINK_FDS_MAX), 0);
+	assert_int_equal(thaw_varlink_send(&pair.a, object, fds, THAW_VARLINK_FDS_MAX),
+			 0);
 	assert_int_equal(thaw_varlink_send(&pair.a, object, fds, 1), 0);
 	assert_int_equal(thaw_varlink_flush(&pair.a), 0);
 	assert_int_equal(thaw_varlink_receive(&pair.b), 0);
@@ -225,7 +229,8 @@ static void expect_call(const char *text, int result)
 static void calls(void **state)
 {
 	struct thaw_varlink_call call;
-	const char *full = "{\"method\":\"a.b.C\",\"parameters\":{\"x\":1},\"more\":true}";
+	const char *full =
+		"{\"method\":\"a.b.C\",\"parameters\":{\"x\":1},\"more\":true}";
 
 	assert_int_equal(thaw_varlink_parse_call(full, strlen(full), &call), 0);
 	assert_string_equal(call.method, "a.b.C");
@@ -253,7 +258,8 @@ static void calls(void **state)
 	expect_call("{\"method\":\"\xff\"}", -EBADMSG);
 	expect_call("{\"method\":\"\\u0000\"}", -EBADMSG);
 	expect_call("{\"method\":\"x\",\"parameters\":{\"n\":1e999}}", -EBADMSG);
-	expect_call("{\"method\":\"x\",\"parameters\":{\"n\":99999999999999999999}}", -EBADMSG);
+	expect_call("{\"method\":\"x\",\"parameters\":{\"n\":99999999999999999999}}",
+		    -EBADMSG);
 }
 
 static void nesting(void **state)
@@ -261,7 +267,8 @@ static void nesting(void **state)
 	static char text[200000];
 
 	for (unsigned depth = 1; depth < 12; depth++) {
-		size_t used = (size_t)sprintf(text, "{\"method\":\"x\",\"parameters\":{\"p\":");
+		size_t used = (size_t)sprintf(text,
+					      "{\"method\":\"x\",\"parameters\":{\"p\":");
 
 		for (unsigned i = 0; i < depth; i++)
 			text[used++] = '[';
@@ -305,10 +312,14 @@ static void replies(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(framing),     cmocka_unit_test(too_long),
-		cmocka_unit_test(slow_reader), cmocka_unit_test(descriptors),
-		cmocka_unit_test(too_many_descriptors), cmocka_unit_test(calls),
-		cmocka_unit_test(nesting),     cmocka_unit_test(replies),
+		cmocka_unit_test(framing),
+		cmocka_unit_test(too_long),
+		cmocka_unit_test(slow_reader),
+		cmocka_unit_test(descriptors),
+		cmocka_unit_test(too_many_descriptors),
+		cmocka_unit_test(calls),
+		cmocka_unit_test(nesting),
+		cmocka_unit_test(replies),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

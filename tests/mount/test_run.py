@@ -14,7 +14,7 @@ from support import command
 from support.command import binary, one_error_line, run, start, thaw
 from support.mounts import processes, wait_until
 from support.views import (NOT_FOUND, NOT_RUN, THAW, comm, leaves_nothing, places,  # noqa: F401
-                           serving, who)
+                           served_by, who)
 from support.warm import IMPORT, children, image, require_views, warm_sets
 
 pytestmark = pytest.mark.fuse
@@ -216,7 +216,7 @@ def test_worker_holds_nothing_of_the_callers(small, work, who):
     held, _ = hold(small, work, {**who, "pass_fds": [write_end]}, 1)
     os.close(write_end)
     try:
-        worker = serving(held)
+        worker = served_by(1, held)
         assert len(worker) == 1
         base = pathlib.Path(f"/proc/{worker[0]}")
         assert os.readlink(base / "cwd") == "/"
@@ -269,7 +269,7 @@ def test_stat_from_inside(small, who):
 def test_killed_worker(small, work, who):
     """Its keeper starts another, and those inside do not notice."""
     held, _ = hold(small, work, who, 1)
-    keeper, = serving(held)
+    keeper, = served_by(1, held)
     for pid in children(keeper):
         os.kill(pid, signal.SIGKILL)
     out, = finish(work, (held, None))
@@ -279,7 +279,7 @@ def test_killed_worker(small, work, who):
 def test_killed_keeper(small, work, who):
     """Its worker serves on."""
     held, _ = hold(small, work, who, 1)
-    keeper, = serving(held)
+    keeper, = served_by(1, held)
     os.kill(keeper, signal.SIGKILL)
     out, = finish(work, (held, None))
     assert b"version" in out
@@ -288,7 +288,7 @@ def test_killed_keeper(small, work, who):
 def test_killed_keeper_and_worker(small, work, who):
     """A dead view is an error for those inside, and no hang for anybody."""
     held, _ = hold(small, work, who, 1)
-    keeper, = serving(held)
+    keeper, = served_by(1, held)
     below = children(keeper)
     for pid in (keeper, *below):
         os.kill(pid, signal.SIGKILL)

@@ -318,7 +318,12 @@ def requests(one):
     """What the worker below a view was asked, by asking it: ioctl is not counted."""
     text = "\n".join(one.tell(f'{shlex.quote(binary())} stat --json "$THAW_ENV"')[:-1])
     counts = json.loads(text)["requests"]
-    return {name: n for name, n in counts.items() if name not in ("ioctl", "statfs")}, text
+    return {name: n for name, n in counts.items() if name not in ("ioctl", "statfs")}
+
+
+def cache_drops():
+    return [line for line in pathlib.Path("/proc/vmstat").read_text().splitlines()
+            if line.startswith("drop_")]
 
 
 def test_sessions_share_one_worker(small, work, who):
@@ -329,9 +334,14 @@ def test_sessions_share_one_worker(small, work, who):
         assert first.tell(imports) == ["done 0"]
         with held(work, who, "--warm=none", small) as second:
             assert served_by(1, first.process, second.process) == workers
-            before = requests(second)[0]
-            assert second.tell(imports) == ["done 0"]
-            after = requests(second)[0]
+            # Others may empty the machine's caches meanwhile: then that import says nothing.
+            for _ in range(10):
+                assert first.tell(imports) == ["done 0"]
+                drops, before = cache_drops(), requests(second)
+                assert second.tell(imports) == ["done 0"]
+                after = requests(second)
+                if cache_drops() == drops:
+                    break
             assert before["read"] > 0 and after["read"] == before["read"]
             assert len(sockets(work)) == 1
             # The first one's end is not the second one's.

@@ -106,7 +106,7 @@ static int take_constraints(const json_t *root, struct thaw_error *err,
 		char *joined;
 		uint64_t minors;
 
-		/* One for another interpreter (PyPy) is no choice here, but may be one of several. */
+		/* One for another interpreter (PyPy) is no choice here. */
 		if (thaw_python_constraint(json_string_value(item),
 					   json_string_length(item), &minors) == 0)
 			info->minors |= minors;

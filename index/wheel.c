@@ -32,7 +32,7 @@ struct wheel {
 	const struct thaw_folder *files;
 	const char *name;
 	bool installed;
-	bool stash_by_scheme; /* .prefix holds a directory for each scheme but scripts and headers */
+	bool stash_by_scheme; /* .prefix has a directory for each further scheme */
 	char info[THAW_NAME_MAX + 1]; /* name of its .dist-info directory */
 	struct thaw_record record;
 	char *rows; /* of the RECORD that we write */

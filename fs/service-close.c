@@ -30,6 +30,25 @@ struct closing {
 
 /* -- in the child -- */
 
+/*
+ * A directory above the view was renamed, and the view with it: where it is now, its
+ * device tells. Nobody keeps a view by that.
+ */
+static int detach_moved(const struct view *view, struct thaw_error *err)
+{
+	struct thaw_mount_table table = { 0 };
+	int r = thaw_mount_table_read(&table, err);
+
+	for (size_t i = 0; r == 0 && view->device[0] && i < table.count; i++)
+		if (table.entries[i].kind == THAW_MOUNT_VIEW &&
+		    strcmp(table.entries[i].device, view->device) == 0) {
+			r = thaw_overlay_detach(&table.entries[i], err);
+			break;
+		}
+	thaw_mount_table_deinit(&table);
+	return r;
+}
+
 static int unmount(struct job *job, struct thaw_error *err)
 {
 	const struct thaw_lease *lease = &job->view->lease;
@@ -41,6 +60,8 @@ static int unmount(struct job *job, struct thaw_error *err)
 		return r == -EPERM || r == -ENOENT ? 0 : r;
 	}
 	r = thaw_overlay_unmount(lease->directory, job->closing->lazy, err);
+	if (r == THAW_NOT_FOUND)
+		r = detach_moved(job->view, err);
 	if (r ==
 	    -EPERM) /* somebody has mounted over it: that goes with it, or is no view at all */
 		return job->closing->lazy ? 0 : r;

@@ -131,7 +131,9 @@ static int resolve(struct opener *opener)
 		opener->directory = NULL;
 		return thaw_oom(&opener->err);
 	}
-	opener->missing = access(opener->directory, F_OK) < 0 && errno == ENOENT;
+	opener->missing = faccessat(AT_FDCWD, opener->directory, F_OK,
+				    AT_EACCESS | AT_SYMLINK_NOFOLLOW) < 0 &&
+			  errno == ENOENT;
 	if (strlen(opener->directory) >= PATH_MAX)
 		return thaw_io(&opener->err, -ENAMETOOLONG, "\"%.300s\"",
 			       opener->directory);

@@ -392,6 +392,17 @@ def test_unmounted_by_somebody_else(node, work, image):
         assert (work / "view" / "file").read_bytes() == b"data"
 
 
+def test_moved_by_its_owner(node, work, image):
+    """A directory above a view can be renamed; the view then ends, wherever it is."""
+    (work / "above").mkdir()
+    with node.client() as client:
+        client.open("s", str(image), work / "above" / "view")
+        (work / "above").rename(work / "elsewhere")
+        wait_until(lambda: not client.list(), "the view to be missed")
+        wait_until(lambda: not [m for m in mount_table() if m.type == "overlay"
+                                and os.fsencode(work) in m.path], "the view to be unmounted")
+
+
 def test_drain(work, image):
     with service(work) as node:
         with node.client() as client:

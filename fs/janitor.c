@@ -83,7 +83,7 @@ static void janitor(void *userdata)
 int thaw_janitor_start(const char *path, int lock, struct thaw_error *err,
 		       struct thaw_janitor *ret_janitor)
 {
-	_cleanup_(closep) int own_lock = lock;
+	_cleanup_(closep) _unused_ int own_lock = lock;
 	struct job job = { .path = path, .lock = lock };
 	int sockets[2], r;
 

@@ -2,23 +2,16 @@
 """thaw open, close, ps, images, stat and gc against a node service."""
 import json
 import os
-import re
 import subprocess
-import sys
 import threading
 
 import pytest
 
-from support import command
 from support.command import (IO, REFUSED, USAGE, binary, environment, one_error_line, run,
                              thaw)
 from support.mounts import mount_at, wait_until
 from support.service import identity, service
 from support.tars import member, tar
-
-sys.path.insert(0, str(command.PROJECT / "tests" / "fixtures"))
-
-import environment as fixtures  # noqa: E402
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
 
@@ -319,34 +312,3 @@ def test_gc_without_a_service(work):
     assert "ab" * 32 in run(binary(), "gc", "--dry-run", env=env).text
     assert "1 removed" in run(binary(), "gc", env=env).text
     assert [n for n in os.listdir(state / "layers") if not n.startswith(".")] == []
-
-
-# -- doc/sessions.md --
-
-def examples(language):
-    text = (command.PROJECT / "doc" / "sessions.md").read_text()
-    return re.search(rf"```{language}\n(.*?)```", text, re.S)[1]
-
-
-@pytest.fixture(scope="module")
-def packed():
-    return fixtures.get("small")
-
-
-def test_a_session_managers_day(node, work, packed):
-    """What the page shows is run, line by line."""
-    assert len(examples("sh").splitlines()) == 10
-    env = {k: v for k, v in node.env.items() if not k.startswith("PYTHON")}
-    (work / "bin").mkdir()
-    (work / "bin" / "thaw").symlink_to(binary())
-    env["PATH"] = f"{work}/bin:{env['PATH']}"
-    (work / "environment.tar.gz").symlink_to(packed.archive)
-    out = run("sh", "-ec", examples("sh"), cwd=work, env=env).text
-    assert out.startswith(f"{work}/env1\n") and "session-3" in out and "user=me" in out
-    wait_until(lambda: not node.views(), "session-2 to end with its process")
-    image, = (node.state / "images").glob("*.thaw")
-    env["PYTHONPATH"] = str(command.PROJECT / "tools" / "python")
-    script = f"image = {str(image)!r}\n" + examples("python")
-    out = run(sys.executable, "-c", script, cwd=work, env=env).text
-    assert f"{work}/env4" in out and "lookup" in out
-    assert node.views() == []

@@ -122,7 +122,7 @@ static size_t encode(uint32_t c, char out[4])
 static int escape(struct parser *parser, char out[4], size_t *ret_len)
 {
 	char c = peek(parser);
-	uint32_t value;
+	uint32_t value = 0; /* some compilers cannot see that it is set */
 	int r = 0;
 
 	parser->at++;

@@ -151,7 +151,7 @@ static void read_only(struct state *s)
 static void no_space(struct state *s)
 {
 	struct thaw_error err = { 0 };
-	char *text = calloc(1, 4001), id[8];
+	char *text = calloc(1, 4001), id[16];
 	json_t *lease;
 	int put = 0, r, fd;
 

@@ -8,28 +8,20 @@
 #include <sys/stat.h>
 
 #include "stub-internal.h"
+#include "thaw/source.h"
 #include "util/cleanup.h"
-#include "util/pread.h"
 
-/* The identity that a file's footer claims: 0, or a negative errno; -EBADMSG: no image. */
 static int read_identity(const char *path, char ret_hex[THAW_DIGEST_HEX])
 {
-	_cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	uint8_t footer[THAW_FOOTER_SIZE];
-	struct stat st;
-	int r;
+	uint8_t identity[THAW_DIGEST_SIZE];
+	struct thaw_source *source;
+	int r = thaw_source_open(path, NULL, &source);
 
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return -errno;
-	if (!S_ISREG(st.st_mode) || st.st_size < (off_t)sizeof(footer))
-		return -EBADMSG;
-	r = pread_all(fd, footer, sizeof(footer), (uint64_t)st.st_size - sizeof(footer));
-	if (r < 0)
-		return r;
-	if (memcmp(footer + THAW_FOOTER_OFF_MAGIC, THAW_FOOTER_MAGIC, 8) != 0)
-		return -EBADMSG;
-	thaw_digest_hex(footer + THAW_FOOTER_OFF_IDENTITY, ret_hex);
-	return 0;
+	if (r == 0)
+		r = thaw_image_identify(source, NULL, identity);
+	if (r == 0)
+		thaw_digest_hex(identity, ret_hex);
+	return r;
 }
 
 /* 0: it is the image. Otherwise *ret_why says why not, NULL when it is just not there. */
@@ -43,7 +35,7 @@ static int try_file(const struct thaw_stub_image *image, const char *path, const
 		return 0;
 	if (r == 0)
 		*ret_why = "another image";
-	else if (r == -EBADMSG)
+	else if (r == -EBADMSG || r == -EPERM || r == -EFBIG)
 		*ret_why = "no image";
 	else if (r != -ENOENT && r != -ENOTDIR)
 		*ret_why = strerrordesc_np(-r);

@@ -64,8 +64,8 @@ _must_check_ int thaw_stub_find(int fd, struct thaw_error *err, struct thaw_stub
 
 /*
  * Find image number i: in the directories given, by identity (IDENTITY.thaw) or by
- * name; then where the stub says that it was. Only the identity in a file's footer is
- * looked at: opening it proves that. *ret_path is to be freed. THAW_NOT_FOUND, with a
+ * name; then where the stub says that it was. Only footer and parts table are looked at:
+ * the rest is checked by whoever opens it. *ret_path is to be freed. THAW_NOT_FOUND, with a
  * text in err that says where it was looked for.
  */
 _must_check_ int thaw_stub_locate(const struct thaw_stub *stub, size_t i,

@@ -420,7 +420,23 @@ def catalogue_records():
         b'"/a","size":5}' % digits
 
 
+def stubs():
+    """The first byte: a stub's description, or what follows an executable."""
+    image = b'{"embedded":true,"identity":"%s","name":"e.thaw","path":"/e.thaw"}' % (b"0a" * 32)
+    text = b'{"images":[%s],"machine":"x86_64","search":["/images"],"thaw-stub":1}'
+    yield "description", b"\0" + text % image
+    yield "layers", b"\0" + text % (image + b"," + image)
+    yield "no-images", b"\0" + text % b""
+    yield "relative", b"\0" + (text % image).replace(b"/images", b"images")
+    body = text % image
+    trailer = struct.pack("<8sQQ", b"THAWSTUB", len(body), 0)
+    yield "executable", b"\1" + b"\x7fELF" + body + trailer
+    yield "executable-image", b"\1" + b"\x7fELF" + body + trailer + next(iter(images()))[1]
+    yield "trailer-lies", b"\1" + body + struct.pack("<8sQQ", b"THAWSTUB", len(body) + 1, 0)
+
+
 CORPORA = {
+    "stub": stubs,
     "environment": environment_texts,
     "catalogue": catalogue_records,
     "image": images,

@@ -92,9 +92,10 @@ def test_every_program(work, small, who):
     # By a link from elsewhere.
     (work / "link").symlink_to(program.parent / "tabulate")
     assert run(work / "link", "--help", **who).out == usage.out
-    os.link(program, program.parent / "missing")
-    result = run(program.parent / "missing", code=127, **who)
-    one_error_line(result, "missing: .*no such program")
+    for name in ("missing", "python-config"):
+        os.link(program, program.parent / name)
+        result = run(program.parent / name, code=127, **who)
+        one_error_line(result, f"{name}: .*no such program")
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -206,6 +207,7 @@ def test_embedded(work, small, who, name):
     kept = work / "state" / "images" / f"{identity}.thaw"
     assert os.listdir(kept.parent) == [kept.name]
     assert info(kept)["identity"] == identity
+    assert kept.stat().st_mtime > 1e9  # in use: thaw gc goes by that
     for path in (work / "environment" / "thaw").glob("*.thaw"):
         # No second copy on the disk, and not needed any more.
         assert os.path.samefile(path, kept)

@@ -26,8 +26,9 @@ CLIENT_TIMEOUT = 120
 
 # What every client begins with: a session, and helpers that print for the test.
 PRELUDE = """
-import json, os, sys, warnings
+import faulthandler, json, os, sys, warnings
 warnings.simplefilter("ignore")
+faulthandler.dump_traceback_later(%d)
 from pyspark.sql import SparkSession
 from pyspark.sql.functions import col, lit, pandas_udf, udf, udtf
 import pandas as pd
@@ -47,7 +48,7 @@ def places(spark, rows=2):
         import json, os, sys
         return json.dumps([sys.prefix, sys.executable, os.getcwd(), os.getpid(), os.getppid()])
     return [json.loads(r[0]) for r in spark.range(0, rows, 1, rows).select(where("id")).collect()]
-"""
+""" % (CLIENT_TIMEOUT - 10)
 
 
 def require_java():
@@ -78,6 +79,15 @@ class Traces:
         for path in (self.runtime, self.state, self.spark_local):
             path.mkdir(exist_ok=True, mode=0o755)
 
+    def home(self, spark):
+        """SPARK_HOME: executors of a local cluster write into it, so it is the test's own."""
+        home = self.directory / "spark"
+        if not home.exists():
+            home.mkdir()
+            for entry in spark.home.iterdir():
+                (home / entry.name).symlink_to(entry)
+        return home
+
     def environment(self, spark):
         env = command.environment()
         for name in list(env):
@@ -85,7 +95,7 @@ class Traces:
                 del env[name]
         env.update({
             command.MARKER: self.marker, "THAW_RUNTIME_DIR": str(self.runtime),
-            "THAW_STATE_DIR": str(self.state), "SPARK_HOME": str(spark.home),
+            "THAW_STATE_DIR": str(self.state), "SPARK_HOME": str(self.home(spark)),
             "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_DIRS": str(self.spark_local),
             "SPARK_WORKER_DIR": str(self.directory / "worker"),
             "PYSPARK_PYTHON": str(spark.python), "PYSPARK_DRIVER_PYTHON": str(spark.python),
@@ -174,7 +184,8 @@ class Server:
     def start_client(self, script, *arguments):
         self.clients += 1
         path = self.directory / f"client{self.clients}.py"
-        path.write_text(PRELUDE + script)
+        # Not by exit(): PySpark's sessions may hang when the interpreter collects them.
+        path.write_text(f"{PRELUDE}{script}\nsys.stdout.flush()\nos._exit(0)\n")
         return Client(self, path, arguments)
 
     def executors(self):
@@ -208,10 +219,10 @@ class Client:
     def finish(self, code=0, timeout=CLIENT_TIMEOUT):
         try:
             out, err = self.process.communicate(timeout=timeout)
-        finally:
-            if self.process.poll() is None:
-                self.process.kill()
-                self.process.wait()
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            out, err = self.process.communicate()
+            raise AssertionError(f"not done after {timeout} s: {out}{err}") from None
         told = {"output": out + err}
         for line in out.splitlines():
             if line.startswith("TELL "):

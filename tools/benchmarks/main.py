@@ -15,11 +15,7 @@ from . import chart, machine, output, spawn
 from .material import Material, find_thaw, fixtures
 from .rows import Runner, Skip, select
 
-<<<<<<< HEAD
-SUBCOMMANDS = ("coldstart", "image", "scaling", "packs", "sessions")
-=======
-SUBCOMMANDS = ("coldstart", "image", "scaling", "sessions", "spark")
->>>>>>> d3ece73 (wip)
+SUBCOMMANDS = ("coldstart", "image", "scaling", "packs", "sessions", "spark")
 WORKLOAD = "import numpy, pandas, pyarrow, sklearn.linear_model"
 TOOLS = ("cat", "cp", "env", "find", "fusermount3", "gzip", "mksquashfs", "mount", "squashfuse_ll",
          "tar", "umount", "unsquashfs", "xargs", "zstd", "bash", "archivemount")

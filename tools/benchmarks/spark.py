@@ -45,10 +45,14 @@ class Cluster:
 
     def __init__(self, spark, work, python):
         self.local, self.port = os.path.join(work, "local"), free_port()
+        # Executors of a local cluster write into SPARK_HOME: one of the run's own.
+        home = os.path.join(work, "spark")
+        os.mkdir(home)
+        for name in os.listdir(spark.home):
+            os.symlink(spark.home / name, os.path.join(home, name))
         kept = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG")}
         self.environment = dict(
-            kept, SPARK_HOME=str(spark.home), SPARK_LOCAL_IP="127.0.0.1",
-            SPARK_LOCAL_DIRS=self.local, SPARK_WORKER_DIR=os.path.join(work, "worker"),
+            kept, SPARK_HOME=home, SPARK_LOCAL_IP="127.0.0.1", SPARK_LOCAL_DIRS=self.local,
             PYSPARK_PYTHON=python, PYSPARK_DRIVER_PYTHON=str(spark.python),
             PYTHONDONTWRITEBYTECODE="1", PEX_ROOT=os.path.join(work, "pex"),
             THAW_RUNTIME_DIR=os.path.join(work, "run"), THAW_STATE_DIR=os.path.join(work, "state"))
@@ -127,7 +131,7 @@ class SparkRow(Row):
             return json.load(stream)
 
     def disk(self):
-        return disk_bytes(*[path for name in ("local", "worker", "pex", "state")
+        return disk_bytes(*[path for name in ("local", "spark", "pex", "state")
                             for path in [os.path.join(self.work, name)] if os.path.exists(path)])
 
     def measure(self, meter):

@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -105,6 +106,15 @@ static int use_embedded(struct launch *launch, size_t i, struct thaw_error *err,
 	return 0;
 }
 
+/* What the state directory keeps is collected (thaw gc) when nobody has used it for long. */
+static void note_use(const struct launch *launch, const char *path)
+{
+	size_t len = launch->state_images ? strlen(launch->state_images) : 0;
+
+	if (len && strncmp(path, launch->state_images, len) == 0 && path[len] == '/')
+		(void)utimensat(AT_FDCWD, path, NULL, 0); /* somebody else's stays as it is */
+}
+
 static int find_images(struct launch *launch, struct thaw_error *err)
 {
 	int r = 0;
@@ -123,6 +133,8 @@ static int find_images(struct launch *launch, struct thaw_error *err)
 		else if (r == THAW_NOT_FOUND)
 			r = -ENOENT; /* err has the words */
 		launch->images[i] = path;
+		if (r == 0)
+			note_use(launch, path);
 	}
 	return r;
 }
@@ -136,17 +148,19 @@ static void notice(const char *image, const char *text)
 	fprintf(stderr, ": %s\n", text);
 }
 
-/* What is started: bin/PROGRAM; python by its other name; python for what is no program. */
+/*
+ * What is started: bin/PROGRAM. Either of "python" and "python3" will do for the other;
+ * and a file whose name is no program's is python.
+ */
 static int find_program(const struct launch *launch, const char *view, char **ret_path)
 {
 	const char *names[] = { launch->program, "python", "python3" };
 	unsigned count = sizeof(names) / sizeof(names[0]);
-	unsigned first = 0;
 
-	/* A missing script is an error, unless our name is just the file's. */
-	if (launch->directory && strncmp(launch->program, "python", 6) != 0)
+	if (launch->directory && strcmp(launch->program, "python") != 0 &&
+	    strcmp(launch->program, "python3") != 0)
 		count = 1;
-	for (unsigned i = first; i < count; i++) {
+	for (unsigned i = 0; i < count; i++) {
 		char *path;
 
 		if (asprintf(&path, "%s/bin/%s", view, names[i]) < 0)

@@ -19,7 +19,7 @@ from support.mounts import processes, wait_until
 from support.tars import directory, member, tar
 from support.views import (THAW, leaves_nothing, of_thaw, places, scratch_layers,  # noqa: F401
                            served_by, sockets, who)
-from support.warm import image, process_state, require_views
+from support.warm import image, process_state, reclaims, require_views
 
 pytestmark = pytest.mark.fuse
 
@@ -321,11 +321,6 @@ def requests(one):
     return {name: n for name, n in counts.items() if name not in ("ioctl", "statfs")}
 
 
-def cache_drops():
-    return [line for line in pathlib.Path("/proc/vmstat").read_text().splitlines()
-            if line.startswith("drop_")]
-
-
 def test_sessions_share_one_worker(small, work, who):
     """And a second one's import reads nothing from it."""
     imports = 'python -c "import attr, click, tabulate"'
@@ -337,10 +332,10 @@ def test_sessions_share_one_worker(small, work, who):
             # Others may empty the machine's caches meanwhile: then that import says nothing.
             for _ in range(10):
                 assert first.tell(imports) == ["done 0"]
-                drops, before = cache_drops(), requests(second)
+                drops, before = reclaims(), requests(second)
                 assert second.tell(imports) == ["done 0"]
                 after = requests(second)
-                if cache_drops() == drops:
+                if reclaims() == drops:
                     break
             assert before["read"] > 0 and after["read"] == before["read"]
             assert len(sockets(work)) == 1

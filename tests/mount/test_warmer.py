@@ -15,8 +15,8 @@ from support import command
 from support.command import (IO, USAGE, binary, environment, run, start, thaw,
                              thaw_fails)
 from support.mounts import kill, mount_at, mounted, processes, wait_until
-from support.warm import (IMPORT, children, ended, image, process_state, require_views, stat,
-                          warm_sets)
+from support.warm import (IMPORT, children, ended, image, process_state, reclaims,
+                          require_views, stat, warm_sets)
 
 pytestmark = pytest.mark.fuse
 
@@ -81,24 +81,33 @@ def test_first_import_reads_nothing(work):
 @pytest.mark.root
 def test_further_view_makes_no_request(work):
     path = image("small-warmed", work)
-    for name in ("one", "two", "empty"):
-        (work / name).mkdir()
-    with background(path, work / "mnt", "--wait-warm") as place:
-        with contextlib.ExitStack() as stack:
-            for name in ("one", "two"):
-                run("mount", "-t", "overlay", "-o", f"lowerdir={place}:{work / 'empty'}", "none",
-                    work / name)
-                stack.callback(run, "umount", work / name)
-                before = stat(place)
-                import_from(work / name)
-                import_packages(work / name)
-                made = between(before, stat(place))
-                if name == "two":
-                    assert made == {}
-            # And through the first again; asked there, the mount below answers.
-            before = stat(work / "one")
-            import_from(work / "one")
-            assert between(before, stat(work / "one")) == {}
+    (work / "empty").mkdir()
+    with background(path, work / "mnt", "--wait-warm") as place, contextlib.ExitStack() as stack:
+        def view(name):
+            (work / name).mkdir()
+            run("mount", "-t", "overlay", "-o", f"lowerdir={place}:{work / 'empty'}", "none",
+                work / name)
+            stack.callback(run, "umount", work / name)
+            return work / name
+
+        def requests_of_import(view):
+            before = stat(view)  # asked there, the mount below answers
+            import_from(view)
+            import_packages(view)
+            return between(before, stat(view))
+
+        def unless_disturbed(measure):
+            """When others empty the machine's caches meanwhile, a count says nothing."""
+            for _ in range(10):
+                requests_of_import(first)  # whatever it takes, it is in the caches then
+                before, made = reclaims(), measure()
+                if made == {} or reclaims() == before:
+                    break
+            return made
+
+        first, names = view("first"), iter(range(10))
+        assert unless_disturbed(lambda: requests_of_import(view(f"v{next(names)}"))) == {}
+        assert unless_disturbed(lambda: requests_of_import(first)) == {}
 
 
 def test_two_sets(work):

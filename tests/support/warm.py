@@ -109,6 +109,12 @@ def stat(path, **options):
     return json.loads(thaw("stat", "--json", path, **options).out)
 
 
+def reclaims():
+    """Changes whenever somebody, or want of memory, empties the machine's caches."""
+    return [line for line in pathlib.Path("/proc/vmstat").read_text().splitlines()
+            if line.startswith(("drop_", "pgsteal_", "slabs_scanned "))]
+
+
 def stored_part(path, kind):
     """Offset and record of the first part of this type (images.WARM and so on)."""
     return next(part for part in images.load(path).parts if part.type == kind)

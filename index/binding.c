@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "python-constraint.h"
 #include "util/cleanup.h"
 
 #define LINKS_MAX   64u
@@ -44,14 +45,17 @@ static bool is_link_name(const char *name)
 	return *name == '\0' || strcmp(name, "t") == 0;
 }
 
-static bool is_plain_path(const char *path)
+static bool is_plain_text(const char *text)
 {
-	if (path[0] != '/' || strlen(path) > THAW_PATH_MAX)
-		return false;
-	for (const char *p = path; *p; p++)
-		if ((unsigned char)*p < 32 || *p == 127)
+	for (; *text; text++)
+		if ((unsigned char)*text < 32 || *text == 127)
 			return false;
 	return true;
+}
+
+static bool is_plain_path(const char *path)
+{
+	return path[0] == '/' && strlen(path) <= THAW_PATH_MAX && is_plain_text(path);
 }
 
 static int bad_meta(struct thaw_error *err, const char *what)
@@ -89,6 +93,7 @@ static int load(const json_t *meta, struct thaw_error *err, struct thaw_binding 
 	const json_t *wanted = json_object_get(meta, "binding");
 	const char *python = json_string_value(json_object_get(meta, "python"));
 	const char *recorded = json_string_value(json_object_get(wanted, "executable"));
+	const char *constraints = json_string_value(json_object_get(meta, "constraints"));
 
 	if (!json_is_object(wanted) || json_is_true(json_object_get(meta, "interpreter")))
 		return THAW_NOT_FOUND;
@@ -100,6 +105,13 @@ static int load(const json_t *meta, struct thaw_error *err, struct thaw_binding 
 	if (recorded && is_plain_path(recorded)) {
 		binding->recorded = strdup(recorded);
 		if (!binding->recorded)
+			return thaw_oom(err);
+	}
+	if (constraints) {
+		if (strlen(constraints) > THAW_CONSTRAINTS_MAX || !is_plain_text(constraints))
+			return bad_meta(err, "no constraints on an interpreter");
+		binding->constraints = strdup(constraints);
+		if (!binding->constraints)
 			return thaw_oom(err);
 	}
 	return load_links(json_object_get(wanted, "links"), binding, err);
@@ -135,6 +147,7 @@ void thaw_binding_deinit(struct thaw_binding *binding)
 		free(binding->links[i]);
 	free(binding->links);
 	free(binding->recorded);
+	free(binding->constraints);
 	*binding = (struct thaw_binding){ 0 };
 }
 
@@ -203,11 +216,14 @@ static char *ask(const struct search *search, const char *path, struct thaw_erro
 
 	if (thaw_interpreter_ask(path, err, &interpreter) < 0)
 		return NULL;
-	if (strcmp(interpreter.python, search->binding->python) == 0)
-		executable = strdup(interpreter.executable);
-	else
+	if (strcmp(interpreter.python, search->binding->python) != 0)
 		(void)thaw_refused(err, "\"%.300s\" is Python %s, not %s", path,
 				   interpreter.python, search->binding->python);
+	else if (!thaw_python_allowed(search->binding->constraints, interpreter.version))
+		(void)thaw_refused(err, "\"%.300s\" is Python %s, not %.200s", path,
+				   interpreter.version, search->binding->constraints);
+	else
+		executable = strdup(interpreter.executable);
 	thaw_interpreter_deinit(&interpreter);
 	return executable;
 }
@@ -242,7 +258,10 @@ static char *fits(const struct search *search, const char *path, bool may_run,
 					   name + 6, search->binding->python);
 			return NULL;
 		}
-		if (has_library(real, search->binding->python))
+		/* Its name does not tell the patch level. */
+		if (has_library(real, search->binding->python) &&
+		    thaw_python_allowed(search->binding->constraints,
+					search->binding->python))
 			return steal_ptr(real);
 	}
 	if (may_run)
@@ -429,11 +448,14 @@ int thaw_binding_find(const struct thaw_binding *binding, const char *wanted,
 	if (!search.found)
 		search_all(&search);
 	if (!search.found) {
+		const char *only = binding->constraints ? binding->constraints : "";
+
 		(void)thaw_refused(
 			err,
-			"needs Python %s, which is not on this node (looked for in %s); "
-			"--python names one",
-			binding->python, search.looked);
+			"needs Python %s%s%.200s%s, which is not on this node (looked for "
+			"in %s); --python names one",
+			binding->python, *only ? " (" : "", only, *only ? ")" : "",
+			search.looked);
 		return -ENOENT;
 	}
 	*ret_path = search.found;

@@ -91,7 +91,7 @@ static int take_constraints(const json_t *root, struct thaw_error *err,
 			    struct thaw_pex_info *info)
 {
 	const json_t *list = json_object_get(root, "interpreter_constraints"), *item;
-	size_t i;
+	size_t i, len = 0;
 
 	info->minors = THAW_MINORS_ALL;
 	if (!list || json_is_null(list))
@@ -106,6 +106,11 @@ static int take_constraints(const json_t *root, struct thaw_error *err,
 		char *joined;
 		uint64_t minors;
 
+		len += json_string_length(item) + strlen(" or ");
+		if (len > THAW_CONSTRAINTS_MAX)
+			return thaw_limit(err,
+					  "PEX-INFO: more than %u bytes of constraints",
+					  THAW_CONSTRAINTS_MAX);
 		/* One for another interpreter (PyPy) is no choice here. */
 		if (thaw_python_constraint(json_string_value(item),
 					   json_string_length(item), &minors) == 0)

@@ -3,7 +3,7 @@
 /*
  * Wheels, and what they install: the tree of a virtual environment.
  *
- *	wheel-tags.c	which Python and platform a wheel or a constraint is for
+ *	wheel-tags.c	which Python and platform a wheel is for
  *	wheel-text.c	RECORD, entry_points.txt, METADATA
  *	wheel.c		one wheel into the tree
  *	wheel-input.c	a directory of wheels, or one, as an input
@@ -15,6 +15,7 @@
 #include "folder.h"
 #include "gather.h"
 #include "pack-internal.h"
+#include "python-constraint.h"
 
 /* -- wheel-tags.c -- */
 
@@ -32,9 +33,6 @@ struct thaw_wheel_name {
  */
 _must_check_ int thaw_wheel_name_parse(const char *name, struct thaw_error *err,
 				       struct thaw_wheel_name *ret_name);
-/* "CPython>=3.9,<3.12", ">=3.8": the minors of Python 3 with a patch level that fits. */
-_must_check_ int thaw_python_constraint(const char *text, size_t len,
-					uint64_t *ret_minors);
 
 /* Wheels met so far, and what they leave of Pythons and platforms. */
 struct thaw_wheel_target {

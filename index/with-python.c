@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "elf-file.h"
+#include "python-constraint.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/growing.h"
@@ -424,6 +425,9 @@ static int gather_files(const struct thaw_image *image,
 	if (strcmp(interpreter.python, binding->python) != 0)
 		r = thaw_refused(err, "\"%.300s\" is Python %s, not %s", executable,
 				 interpreter.python, binding->python);
+	else if (!thaw_python_allowed(binding->constraints, interpreter.version))
+		r = thaw_refused(err, "\"%.300s\" is Python %s, not %.200s", executable,
+				 interpreter.version, binding->constraints);
 	if (r == 0)
 		r = add_all(gather, binding, err);
 	if (r == 0)

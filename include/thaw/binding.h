@@ -22,6 +22,7 @@
 struct thaw_binding {
 	char python[16]; /* minor version: "3.11", "3.13t" */
 	char *recorded;	 /* the builder's interpreter, absolute; or NULL */
+	char *constraints; /* of a PEX: "CPython>=3.11.4 or CPython==3.12.*"; or NULL */
 	char **links;	 /* names in bin, besides python, python3 and python3.N */
 	size_t link_count;
 };
@@ -49,7 +50,8 @@ enum thaw_binding_flags {
  * directories of pyenv and uv. It fits when it is an ELF executable for this
  * machine, is called pythonX.Y with the right X.Y and has that standard library
  * beside it. Others are run (-I -S) and asked: the wanted one, and what is found,
- * but never what the image names. Takes some ten system calls, or 15 ms to ask.
+ * but never what the image names. All are asked when constraints tell patch levels
+ * apart. Takes some ten system calls, or 15 ms to ask.
  *
  * *ret_path is absolute, without symlinks, to be freed. Errors: -ENOENT, class
  * refused, naming the version and where it was looked for.

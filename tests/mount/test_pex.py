@@ -198,6 +198,33 @@ def test_other_python(work):
                fixture() / "zipapp.pex", "-o", work / "bad.thaw", "--python-version", f"3.{other}")
 
 
+def test_interpreter_constraints_hold_when_it_is_bound(work):
+    """Down to the patch level: the same as PEX itself takes and refuses."""
+    python = environment._base_python()
+    version = run(python, "-c", "import platform; print(platform.python_version())").text.strip()
+    for constraint, code in ((f"CPython=={version}", 0), (f"CPython!={version},>=3.9", REFUSED)):
+        pex = work / "constrained.pex"
+        shutil.copytree(fixture() / "loose.pex", pex, symlinks=True)
+        info = json.loads((pex / "PEX-INFO").read_text())
+        info["interpreter_constraints"] = [constraint]
+        (pex / "PEX-INFO").write_text(json.dumps(info))
+        thaw("pack", pex, "-o", work / "constrained.thaw", "--quiet")
+        options = ("run", f"--python={python}", work / "constrained.thaw", "--", "python", "-c", "1")
+        require_views()
+        if code == 0:
+            thaw(*options)
+            thaw("pack", pex, "-o", work / "whole.thaw", "--quiet", f"--python={python}",
+                 "--with-python")
+        else:
+            result = thaw(*options, code=125)
+            assert f"is Python {version}, not {constraint}".encode() in result.err
+            thaw_fails(REFUSED, f"is Python {version}, not", "pack", pex, "-o",
+                       work / "bad.thaw", f"--python={python}", "--with-python")
+            assert not (work / "bad.thaw").exists()
+        shutil.rmtree(pex)
+        (work / "constrained.thaw").unlink()
+
+
 def test_damaged(work):
     whole = (fixture() / "zipapp.pex").read_bytes()
     for at in (len(whole) // 2, len(whole) - 30):

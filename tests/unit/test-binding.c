@@ -36,11 +36,13 @@ static void test_load(void **state)
 
 	assert_success(load_meta("{\"python\":\"3.11\",\"interpreter\":false,\"binding\":{"
 				 "\"executable\":\"/usr/bin/python3.11\","
-				 "\"links\":[\"python\",\"python3.113\"]}}",
+				 "\"links\":[\"python\",\"python3.113\"]},"
+				 "\"constraints\":\"CPython>=3.11.4\"}",
 				 &err, &binding),
 		       &err);
 	assert_string_equal(binding.python, "3.11");
 	assert_string_equal(binding.recorded, "/usr/bin/python3.11");
+	assert_string_equal(binding.constraints, "CPython>=3.11.4");
 	assert_int_equal(binding.link_count, 2);
 	assert_string_equal(binding.links[1], "python3.113");
 	thaw_binding_deinit(&binding);
@@ -157,7 +159,7 @@ static char *interpreter_of(const char *prefix, const char *version)
 }
 
 /* No interpreter of the machine's has this version, so that only ours are found. */
-#define VERSION "3.77"
+#define VERSION "3.57"
 #define BINDING { .python = VERSION }
 
 static char *saved_path;
@@ -309,6 +311,53 @@ static void test_wanted_does_not_fit(void **state)
 	assert_int_equal(thaw_binding_find(&binding, "", 0, &err, &found), -ENOENT);
 	free(path);
 	free(prefix);
+}
+
+/* A program that answers as an interpreter of this version does; its path, to be freed. */
+static char *make_answerer(const char *directory, const char *version)
+{
+	char *path = join_path(directory, version), text[2000];
+
+	(void)snprintf(text, sizeof(text),
+		       "#!/bin/sh\necho\necho 'thaw-interpreter:{\"executable\":\"%s\","
+		       "\"prefix\":\"/p\",\"library\":\"/p/lib\",\"platlibdir\":\"lib\","
+		       "\"implementation\":\"cpython\",\"python\":\"%.4s\","
+		       "\"version\":\"%s\"}'\n",
+		       path, version, version);
+	write_script(path, text);
+	return path;
+}
+
+/* Constraints of a PEX may tell patch levels apart: then names are not enough. */
+static void test_patch_levels(void **state)
+{
+	char *prefix = make_prefix(*state, "one", VERSION, true); /* which cannot be run */
+	char *old = make_answerer(*state, VERSION ".3"), *new = make_answerer(*state, VERSION ".4");
+	char *named = interpreter_of(prefix, VERSION), list[1000], *found;
+	struct thaw_binding binding = BINDING;
+	struct thaw_error err = { 0 };
+
+	(void)snprintf(list, sizeof(list), "%s/bin:%s:%s", prefix, old, new);
+	assert_int_equal(setenv("THAW_PYTHON_PATH", list, 1), 0);
+	binding.constraints = (char *)"CPython>=3.9";
+	assert_success(thaw_binding_find(&binding, NULL, 0, &err, &found), &err);
+	assert_string_equal(found, named);
+	free(found);
+	binding.recorded = named; /* what the image names is not asked either */
+	binding.constraints = (char *)"PyPy or CPython>=" VERSION ".4";
+	assert_success(thaw_binding_find(&binding, NULL, 0, &err, &found), &err);
+	assert_string_equal(found, new);
+	free(found);
+	assert_int_equal(thaw_binding_find(&binding, old, 0, &err, &found), -ENOENT);
+	assert_int_equal(err.exit_code, THAW_EXIT_REFUSED);
+	assert_non_null(strstr(err.text, "is Python " VERSION ".3, not PyPy or CPython>="));
+	binding.constraints = (char *)"CPython==" VERSION ".5";
+	assert_int_equal(thaw_binding_find(&binding, NULL, 0, &err, &found), -ENOENT);
+	assert_non_null(strstr(err.text, "needs Python " VERSION " (CPython==" VERSION ".5), which"));
+	free(prefix);
+	free(old);
+	free(new);
+	free(named);
 }
 
 /* -- pyvenv.cfg -- */
@@ -539,6 +588,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_symlinks_are_resolved, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_none, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wanted_does_not_fit, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_patch_levels, setup, teardown),
 		cmocka_unit_test(test_pyvenv),
 		cmocka_unit_test(test_render),
 		cmocka_unit_test(test_render_needs_an_interpreter),

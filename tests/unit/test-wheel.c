@@ -152,6 +152,39 @@ static void constraints(void **state)
 	}
 }
 
+static void allowed(void **state)
+{
+	static const struct {
+		const char *constraints, *version;
+		bool allowed;
+	} cases[] = {
+		{ NULL, "3.11.2", true },
+		{ "CPython>=3.9", "3.11", true },
+		{ "CPython>=3.9", "3.11.2", true },
+		{ "CPython>=3.11.4", "3.11.3", false },
+		{ "CPython>=3.11.4", "3.11.4", true },
+		{ "CPython>=3.11.4", "3.12", true },
+		{ "CPython>=3.11.4", "3.11", false }, /* not for every patch level */
+		{ "CPython!=3.11.2,>=3.9", "3.11.2", false },
+		{ "CPython!=3.11.2,>=3.9", "3.11.3", true },
+		{ "CPython==3.9.* or PyPy or CPython==3.11.7", "3.11.7", true },
+		{ "CPython==3.9.* or PyPy or CPython==3.11.7", "3.11.6", false },
+		{ "CPython<3.11.2 or CPython>=3.11.2", "3.11", true },
+		{ "CPython>=3.9", "3.13t", true },
+		{ "PyPy>=3.8", "3.11.2", false },
+		{ "CPython>=3.9", "2.7.18", false },
+		{ "CPython>=3.9", "3.64.1", false },
+		{ "CPython>=3.9", "3.9.100", false },
+		{ "CPython>=3.9", "", false },
+		{ " or ", "3.9", true }, /* no constraint at all, twice */
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		if (thaw_python_allowed(cases[i].constraints, cases[i].version) !=
+		    cases[i].allowed)
+			fail_msg("%s: %s", cases[i].constraints, cases[i].version);
+}
+
 static void targets(void **state)
 {
 	struct thaw_wheel_target target;
@@ -808,7 +841,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(names),	   cmocka_unit_test(bad_names),
-		cmocka_unit_test(constraints),	   cmocka_unit_test(targets),
+		cmocka_unit_test(constraints),	   cmocka_unit_test(allowed),
+		cmocka_unit_test(targets),
 		cmocka_unit_test(guesses),	   cmocka_unit_test(records),
 		cmocka_unit_test(bad_records),	   cmocka_unit_test(scripts),
 		cmocka_unit_test(bad_scripts),	   cmocka_unit_test(metadata),

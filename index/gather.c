@@ -260,6 +260,14 @@ bool thaw_gather_has_own(const struct thaw_gather *gather, const char *path)
 	return tfind(path, &gather->own, compare_paths) != NULL;
 }
 
+bool thaw_gather_has(const struct thaw_gather *gather, const char *path)
+{
+	for (size_t i = 0; i < gather->count; i++)
+		if (strcmp(gather->items[i].path, path) == 0)
+			return true;
+	return false;
+}
+
 /* -- putting in order -- */
 
 static int by_path(const void *a, const void *b)

@@ -58,6 +58,8 @@ _must_check_ int thaw_gather_link(struct thaw_gather *gather, const char *path,
 				  const char *target, struct thaw_error *err);
 /* Has the current origin added something at this path? */
 bool thaw_gather_has_own(const struct thaw_gather *gather, const char *path);
+/* Has any? Looks at all that was added. */
+bool thaw_gather_has(const struct thaw_gather *gather, const char *path);
 
 /*
  * Sort, and compare what stands at one path. With directories, those that are

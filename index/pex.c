@@ -226,6 +226,8 @@ static int build(struct pex *pex, const struct thaw_input_options *options,
 	if (r == 0)
 		r = add_start(pex, err);
 	if (r == 0)
+		r = thaw_wheel_tree_activate(&tree, err);
+	if (r == 0)
 		r = thaw_gather_finish(pex->gather, true, err);
 	return r < 0 ? r : describe(pex, minor, err);
 }

@@ -237,6 +237,8 @@ static int install(struct thaw_gather *gather, const struct opened *wheels, size
 	for (size_t i = 0; r == 0 && i < count; i++)
 		r = thaw_wheel_add(&tree, &wheels[i].files, wheels[i].name, false, err);
 	if (r == 0)
+		r = thaw_wheel_tree_activate(&tree, err);
+	if (r == 0)
 		r = thaw_gather_finish(gather, true, err);
 	if (r < 0) {
 		thaw_environment_hints_deinit(&environment->hints);

@@ -6,6 +6,7 @@
  *	wheel-tags.c	which Python and platform a wheel is for
  *	wheel-text.c	RECORD, entry_points.txt, METADATA
  *	wheel.c		one wheel into the tree
+ *	wheel-activate.c	the tree's activate scripts
  *	wheel-input.c	a directory of wheels, or one, as an input
  */
 #include <stdbool.h>
@@ -111,6 +112,9 @@ struct thaw_wheel_tree {
 _must_check_ int thaw_wheel_tree_init(struct thaw_wheel_tree *tree,
 				      struct thaw_gather *gather, unsigned minor,
 				      bool system_packages, struct thaw_error *err);
+/* bin/activate and those of other shells, unless a wheel has brought them; after all wheels. */
+_must_check_ int thaw_wheel_tree_activate(struct thaw_wheel_tree *tree,
+					  struct thaw_error *err);
 /*
  * Install a wheel, as it came (name as messages have it); or one that was
  * installed already, into a directory of its own, as a PEX has it.

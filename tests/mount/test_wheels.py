@@ -28,6 +28,9 @@ SITE = os.fsencode(fixtures.SITE)
 # What whoever installs writes about that.
 ABOUT = (b"RECORD", b"INSTALLER", b"REQUESTED", b"direct_url.json", b"uv_cache.json")
 
+# What a venv has before anything is installed into it.
+ACTIVATE = ("activate", "activate.csh", "activate.fish")
+
 
 @functools.lru_cache(maxsize=None)
 def fixture():
@@ -90,8 +93,8 @@ def test_data_as_installed(tree, tool):
 def test_scripts_as_installed(tree, tool):
     """The same names; those that come from wheels the same but for their first line."""
     reference = fixture() / tool / "bin"
-    links = {"python", "python3", f"python3.{sys.version_info[1]}"}
-    assert {path.name for path in (tree / "bin").iterdir()} - links == \
+    venvs = {"python", "python3", f"python3.{sys.version_info[1]}", *ACTIVATE}
+    assert {path.name for path in (tree / "bin").iterdir()} - venvs == \
            {path.name for path in reference.iterdir()}
     for name in ("schemes-script", "schemes-shell"):
         ours, theirs = (directory / name for directory in (tree / "bin", reference))
@@ -114,7 +117,8 @@ def test_records_tell_the_truth(tree):
                 row = fixtures._row(path, target.read_bytes())
                 assert next(csv.reader([row])) == [path, digest, size]
     files = {path for path in tree.rglob("*") if path.is_file() and not path.is_symlink()}
-    assert files - named == {tree / "pyvenv.cfg"}
+    venvs = {tree / "pyvenv.cfg", *(tree / "bin" / name for name in ACTIVATE)}
+    assert files - named == venvs
 
 
 def test_a_view_of_it(image):
@@ -133,6 +137,55 @@ def test_a_view_of_it(image):
                          ("schemes-entry", "entry schemes\n")):
         assert thaw("run", python_option(), image, "--", name).text == answer
     assert thaw("run", python_option(), image, "--", "tabulate", "-h").text.startswith("Usage")
+
+
+IN_SHELL = """
+. "$1/bin/activate"; echo "$VIRTUAL_ENV $VIRTUAL_ENV_PROMPT $PATH"; command -v schemes-entry
+deactivate; echo "${VIRTUAL_ENV-unset} $PATH"; command -v deactivate || echo gone
+"""
+IN_FISH = """
+source "$argv[1]/bin/activate.fish"; echo "$VIRTUAL_ENV $VIRTUAL_ENV_PROMPT" (string join : $PATH)
+command -v schemes-entry
+deactivate; echo (set -q VIRTUAL_ENV; or echo unset) (string join : $PATH)
+functions -q deactivate; or echo gone
+"""
+IN_CSH = """
+source "{view}/bin/activate.csh"; echo "$VIRTUAL_ENV $VIRTUAL_ENV_PROMPT $PATH"
+which schemes-entry
+deactivate
+if (! $?VIRTUAL_ENV) echo "unset $PATH"
+if ("" == "`alias deactivate`") echo gone
+"""
+
+
+@pytest.mark.parametrize("alias", ["env", "it's an env"])
+def test_activate(image, work, alias):
+    """In every shell that is here; sh and bash are everywhere."""
+    require_views()
+    view = work / alias
+    programs = {"sh": IN_SHELL, "bash": IN_SHELL, "zsh": IN_SHELL, "fish": IN_FISH,
+                "tcsh": IN_CSH.format(view=view)}
+    for shell, text in programs.items():
+        if not shutil.which(shell):
+            assert shell not in ("sh", "bash")
+            continue
+        program = work / f"program.{shell}"
+        program.write_text(text)
+        strict = ["-eu"] if text is IN_SHELL else ["-f"] if shell == "tcsh" else []
+        result = thaw("run", python_option(), f"{image}#{alias}", "--", "env", "PATH=/usr/bin:/bin",
+                      shell, *strict, program, view, cwd=work)
+        assert result.text.splitlines() == [
+            f"{view} {alias} {view}/bin:/usr/bin:/bin", f"{view}/bin/schemes-entry",
+            "unset /usr/bin:/bin", "gone"], shell
+
+
+def test_activate_of_a_wheel_stays(work):
+    """As an installer writes over that of the venv."""
+    (work / "in").mkdir()
+    fixtures.make_wheel(work / "in", "shells",
+                        {"shells-1.0.data/scripts/activate": b"#!/bin/sh\necho mine\n"})
+    thaw("pack", work / "in", "-o", work / "env.thaw", "--quiet", *version())
+    assert thaw("cat", work / "env.thaw", "bin/activate").text == "#!/bin/sh\necho mine\n"
 
 
 def test_same_bytes(image, work):

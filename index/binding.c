@@ -15,6 +15,7 @@
 
 #include "python-constraint.h"
 #include "util/cleanup.h"
+#include "util/plain-text.h"
 
 #define LINKS_MAX   64u
 #define SEARCH_TEXT 200u /* of the places that an error names */
@@ -43,19 +44,6 @@ static bool is_link_name(const char *name)
 		return false;
 	name += 6 + strspn(name + 6, "0123456789.");
 	return *name == '\0' || strcmp(name, "t") == 0;
-}
-
-static bool is_plain_text(const char *text)
-{
-	for (; *text; text++)
-		if ((unsigned char)*text < 32 || *text == 127)
-			return false;
-	return true;
-}
-
-static bool is_plain_path(const char *path)
-{
-	return path[0] == '/' && strlen(path) <= THAW_PATH_MAX && is_plain_text(path);
 }
 
 static int bad_meta(struct thaw_error *err, const char *what)

@@ -10,6 +10,7 @@
 #include "environment-internal.h"
 #include "pyvenv.h"
 #include "util/cleanup.h"
+#include "util/plain-text.h"
 
 #define LINKS_MAX      40 /* as in Linux */
 /* venv-pack writes an activate script of its own; its head comes from CPython's and says so. */
@@ -409,16 +410,6 @@ static int find_kind(struct analysis *a, struct thaw_error *err)
 }
 
 /* -- venv-shaped: which interpreter -- */
-
-static bool is_plain_path(const char *path)
-{
-	if (path[0] != '/' || strlen(path) > THAW_PATH_MAX)
-		return false;
-	for (const char *p = path; *p; p++)
-		if ((unsigned char)*p < 32 || *p == 127)
-			return false;
-	return true;
-}
 
 /* The builder's interpreter: what pyvenv.cfg says, or where the link leads. */
 static int find_recorded(struct analysis *a, const struct pyvenv *config)

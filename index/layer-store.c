@@ -198,8 +198,7 @@ static int digest_file(struct manifest *manifest, int fd, char hex[THAW_DIGEST_H
 		return fail(manifest, (int)n);
 	if (thaw_digest_end(manifest->digest, sum) < 0)
 		return thaw_oom(manifest->err);
-	for (size_t i = 0; i < THAW_DIGEST_SIZE; i++)
-		(void)snprintf(hex + 2 * i, 3, "%02x", sum[i]);
+	thaw_digest_hex(sum, hex);
 	return 0;
 }
 

@@ -305,12 +305,6 @@ static int write_tree(struct layer *layer, int fd)
 
 /* -- names and locks -- */
 
-static void to_hex(const uint8_t sum[THAW_DIGEST_SIZE], char hex[THAW_DIGEST_HEX])
-{
-	for (size_t i = 0; i < THAW_DIGEST_SIZE; i++)
-		(void)snprintf(hex + 2 * i, 3, "%02x", sum[i]);
-}
-
 /*
  * The index pins every byte of every file, and stays the same when warm sets are
  * added: so its digest stands for the image.
@@ -324,7 +318,7 @@ static int choose_key(struct layer *layer)
 	uint8_t sum[THAW_DIGEST_SIZE];
 	_cleanup_(freep) char *what = NULL;
 
-	to_hex(layer->image->info.index_digest, index);
+	thaw_digest_hex(layer->image->info.index_digest, index);
 	if (asprintf(&what, LAYER_VERSION "\nindex %s\nprefix %s\ninterpreter %s\n",
 		     index, layer->plan.prefix, interpreter) < 0) {
 		what = NULL;
@@ -332,7 +326,7 @@ static int choose_key(struct layer *layer)
 	}
 	if (thaw_digest_once(what, strlen(what), sum) < 0)
 		return thaw_oom(layer->err);
-	to_hex(sum, layer->key);
+	thaw_digest_hex(sum, layer->key);
 	(void)snprintf(layer->temporary, sizeof(layer->temporary), ".%s.new", layer->key);
 	(void)snprintf(layer->lock_name, sizeof(layer->lock_name), ".%s.lock",
 		       layer->key);
@@ -395,8 +389,6 @@ static void drop_lock(struct layer *layer)
 {
 	layer->lock = safe_close(layer->lock);
 }
-
-/* -- verification -- */
 
 /* -- verification of what is there -- */
 

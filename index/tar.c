@@ -129,7 +129,7 @@ static int failure(struct tar *tar, struct thaw_error *err)
 		return thaw_limit(err, "a pax header or long name is larger than 1 MiB (%s%s)",
 				  tar->path[0] ? "after " : "first member", tar->path);
 	if (strstr(text, "Unrecognized archive format"))
-		return thaw_damaged(err, "is not a tar archive");
+		return thaw_damaged(err, "is not a tar archive, nor a zip, PEX or wheel");
 	if (tar->path[0] == '\0')
 		return thaw_damaged(err, "damaged tar archive (%s)", text);
 	return thaw_damaged(err, "damaged tar archive after \"%.200s\" (%s)", tar->path, text);

@@ -79,6 +79,9 @@ static void change_message(struct job *job, const struct job_message *message, i
 	case JOB_LAUNCHED:
 		job_launched(job, message, fd);
 		break;
+	case JOB_INDEX:
+		job_note_index(job, message, fd);
+		break;
 	case JOB_DONE:
 		job->done = true;
 		change_done(job, message);

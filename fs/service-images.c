@@ -29,6 +29,7 @@ struct image *image_find(struct service *service,
 
 static struct image *image_free(struct image *image)
 {
+	closep(&image->index_fd);
 	free(image->name);
 	free(image->directory);
 	free(image->state_directory);
@@ -40,6 +41,7 @@ static struct image *add(struct service *service, struct image *image, const cha
 			 const char *directory)
 {
 	image->keeper_end.fd = -1;
+	image->index_fd = -1;
 	image->name = strdup(name);
 	if (asprintf(&image->directory, "%s%s%s", directory, image->own ? "" : "/",
 		     image->own ? "" : image->key) < 0)

@@ -135,9 +135,10 @@ enum job_message_kind {
 	JOB_PREPARED,  /* the directory stands, the scratch layer too */
 	JOB_WANT,      /* the mount of image `number` */
 	JOB_LAUNCHED,  /* it was launched, or could not be */
+	JOB_INDEX,     /* the index of image `number`, for later jobs: a descriptor */
 	JOB_DONE,
 	JOB_GO,	    /* to the job: the directory is reserved for it */
-	JOB_READY,  /* the image is mounted at path */
+	JOB_READY,  /* the image is mounted at path; with its index, if that is known */
 	JOB_LAUNCH, /* it is to be mounted at path, by this job */
 };
 
@@ -219,6 +220,7 @@ struct image {
 	unsigned restarts;
 	char failure[256]; /* what is wrong with its workers, for people */
 	bool plain;	   /* no view of it needs a rendered layer */
+	int index_fd;	   /* for jobs that render: thaw_image_share(), or -1 */
 	bool checked;	   /* a job looks whether it lives */
 	bool lost;	   /* nobody serves it */
 	bool gone;	   /* to be swept */
@@ -323,6 +325,8 @@ void request_start(struct connection *connection, struct request *request,
 		   struct job *job, int (*run)(struct job *job, int socket));
 /* Find, or let be made, the mount of the image that a job waits for. */
 void job_want_image(struct job *job);
+/* fd is taken. */
+void job_note_index(struct job *job, const struct job_message *message, int *fd);
 void job_launched(struct job *job, const struct job_message *message, int *fd);
 void job_launch_failed(struct job *job);
 void job_note_plain(struct job *job, uint64_t plain);

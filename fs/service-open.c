@@ -450,7 +450,8 @@ void job_want_image(struct job *job)
 	job->images[job->wanted] = image;
 	(void)snprintf(message.path, sizeof(message.path), "%s", image->directory);
 	(void)snprintf(message.more, sizeof(message.more), "%s", image->state_directory);
-	(void)!job_send(job->source.fd, &message, -1); /* its end is noticed */
+	(void)!job_send(job->source.fd, &message,
+			image->index_fd); /* its end is noticed */
 }
 
 void open_resume(struct job *job)
@@ -502,6 +503,20 @@ void job_launched(struct job *job, const struct job_message *message, int *fd)
 	}
 	service->metrics.launches_failed++;
 	job_launch_failed(job);
+}
+
+/*
+ * Rendering needs the index, and opening that takes longer than all else in a further
+ * view: so the first job that has opened it leaves it here.
+ */
+void job_note_index(struct job *job, const struct job_message *message, int *fd)
+{
+	struct image *image = message->number <= THAW_LAYERS_MAX
+				      ? job->images[message->number]
+				      : NULL;
+
+	if (image && image->index_fd < 0)
+		image->index_fd = steal_fd(fd);
 }
 
 void job_unuse_images(struct job *job)
@@ -619,6 +634,9 @@ static void open_message(struct job *job, const struct job_message *message, int
 		break;
 	case JOB_LAUNCHED:
 		job_launched(job, message, fd);
+		break;
+	case JOB_INDEX:
+		job_note_index(job, message, fd);
 		break;
 	case JOB_DONE:
 		job->done = true;

@@ -11,6 +11,7 @@
  *	          <- READY     it is mounted there; or
  *	          <- LAUNCH    mount it there
  *	LAUNCHED  ->
+ *	INDEX     ->           that of an image that needs a rendered layer, for the next
  *	DONE      ->
  */
 #include "service-internal.h"
@@ -57,6 +58,9 @@ struct opener {
 	char *images[1 + THAW_LAYERS_MAX];   /* where they are mounted */
 	char *rendered[1 + THAW_LAYERS_MAX]; /* relocated files of each, or NULL */
 	bool plain[1 + THAW_LAYERS_MAX];
+	bool known[1 + THAW_LAYERS_MAX]; /* its index has been opened by an earlier job, */
+	int index_fds[1 + THAW_LAYERS_MAX]; /* which is this */
+	int heard; /* with the last message, or -1 */
 };
 
 static int say(struct opener *opener, enum job_message_kind kind)
@@ -68,10 +72,8 @@ static int say(struct opener *opener, enum job_message_kind kind)
 /* The service's answer, or an end: then it has told the caller why. */
 static int hear(struct opener *opener)
 {
-	int fd, r = job_receive(opener->socket, &opener->message, &fd);
-
-	(void)safe_close(fd);
-	return r;
+	opener->heard = safe_close(opener->heard);
+	return job_receive(opener->socket, &opener->message, &opener->heard);
 }
 
 /* -- what is asked for -- */
@@ -334,6 +336,8 @@ static int want(struct opener *opener, unsigned number)
 		return thaw_oom(&opener->err);
 	if (opener->message.kind == JOB_READY) {
 		opener->plain[number] = opener->message.made;
+		opener->known[number] = opener->heard >= 0;
+		opener->index_fds[number] = steal_fd(&opener->heard);
 		return 0;
 	}
 	r = launch(opener, number, state_directory, &pidfd);
@@ -349,6 +353,35 @@ static int want(struct opener *opener, unsigned number)
 /* Rendering reads each file once. */
 #define RENDER_CACHE (8u << 20)
 
+/* As the service was left it by an earlier job, or from the file. */
+static int open_index(struct opener *opener, unsigned number, struct thaw_image **ret_image)
+{
+	struct thaw_source *source;
+	int r;
+
+	r = thaw_source_from_fd(opener->request->image_fds[number], &opener->err,
+				&source);
+	if (r < 0)
+		return r;
+	return opener->known[number]
+		       ? thaw_image_open_shared(source, opener->index_fds[number],
+						&opener->err, ret_image)
+		       : thaw_image_open(source, &opener->err, ret_image);
+}
+
+/* A help for later jobs: where it cannot be given, they open the index themselves. */
+static void leave_index(struct opener *opener, unsigned number,
+			const struct thaw_image *image)
+{
+	_cleanup_(closep) int fd = -1;
+
+	if (opener->known[number] || thaw_image_share(image, NULL, &fd) < 0)
+		return;
+	opener->message.kind = JOB_INDEX;
+	opener->message.number = number;
+	(void)!job_send(opener->socket, &opener->message, fd);
+}
+
 static int render(struct opener *opener, unsigned number)
 {
 	_cleanup_(thaw_image_freep) struct thaw_image *image = NULL;
@@ -358,15 +391,11 @@ static int render(struct opener *opener, unsigned number)
 		.prefix = opener->directory,
 		.store = opener->job->service->layers_directory,
 	};
-	struct thaw_source *source;
 	int r;
 
 	if (opener->plain[number])
 		return 0;
-	r = thaw_source_from_fd(opener->request->image_fds[number], &opener->err,
-				&source);
-	if (r == 0)
-		r = thaw_image_open(source, &opener->err, &image);
+	r = open_index(opener, number, &image);
 	/* An interpreter that everybody may run: a view is seen by others than its owner. */
 	if (r == 0)
 		r = thaw_binding_find_for(image, NULL, THAW_BINDING_SHARED, &opener->err,
@@ -378,6 +407,7 @@ static int render(struct opener *opener, unsigned number)
 		return 0;
 	if (thaw_reader_new(image, RENDER_CACHE, &reader) < 0)
 		return thaw_oom(&opener->err);
+	leave_index(opener, number, image);
 	options.interpreter = interpreter;
 	return thaw_layer_render(image, reader, &options, &opener->err,
 				 &opener->rendered[number]);
@@ -490,6 +520,7 @@ static int start(struct opener *opener, struct job *job, int socket)
 	opener->socket = socket;
 	opener->directory_fd = -1;
 	opener->scratch_lock = -1;
+	opener->heard = -1;
 	(void)umask(022); /* whoever started the service */
 	return 0;
 }

@@ -9,6 +9,8 @@ struct thaw_image {
 	struct thaw_image_info info;
 	unsigned part_count;
 	struct thaw_part_info parts[THAW_PARTS_MAX];
+	void *mapped; /* NULL, or where a shared index is mapped: raw lies in it */
+	size_t mapped_size;
 	uint8_t *raw; /* the decompressed index; what follows points into it */
 	const uint8_t *inodes;
 	const char *strings;
@@ -22,6 +24,9 @@ struct thaw_image {
 	const char *relocation_strings;
 	uint32_t rule_count, relocated_count, site_count, relocation_strings_size;
 };
+
+/* Footer and parts table into image, whose source is set; see image.c. */
+_must_check_ int thaw_image_read_table(struct thaw_image *image, struct thaw_error *err);
 
 /* Where the index's sections lie and what they say must hold; see validate.c. */
 _must_check_ int thaw_image_validate(struct thaw_image *image, struct thaw_error *err);

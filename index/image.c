@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <zstd.h>
 
 #include "digest.h"
@@ -113,7 +114,7 @@ static int read_parts(struct thaw_image *image, const uint8_t *table, uint32_t t
 	return 0;
 }
 
-static int read_table(struct thaw_image *image, struct thaw_error *err)
+int thaw_image_read_table(struct thaw_image *image, struct thaw_error *err)
 {
 	uint8_t footer[THAW_FOOTER_SIZE], sum[THAW_DIGEST_SIZE];
 	_cleanup_(freep) uint8_t *buf = NULL;
@@ -231,7 +232,7 @@ int thaw_image_open(struct thaw_source *source, struct thaw_error *err,
 		return thaw_oom(err);
 	}
 	image->source = source;
-	r = read_table(image, err);
+	r = thaw_image_read_table(image, err);
 	if (r == 0)
 		r = read_index(image, err);
 	if (r == 0)
@@ -246,7 +247,10 @@ struct thaw_image *thaw_image_free(struct thaw_image *image)
 {
 	if (image) {
 		thaw_source_free(image->source);
-		free(image->raw);
+		if (image->mapped)
+			(void)munmap(image->mapped, image->mapped_size); /* as it was mapped */
+		else
+			free(image->raw);
 		free(image);
 	}
 	return NULL;
@@ -465,7 +469,7 @@ int thaw_image_identify(struct thaw_source *source, struct thaw_error *err,
 		return thaw_oom(err);
 	}
 	image->source = source;
-	r = read_table(image, err);
+	r = thaw_image_read_table(image, err);
 	if (r == 0)
 		memcpy(ret_identity, image->info.identity, THAW_DIGEST_SIZE);
 	thaw_image_free(image);

@@ -87,6 +87,22 @@ static inline void thaw_image_freep(struct thaw_image **image)
 }
 
 /*
+ * An index that is open already, for other processes of this program, which then
+ * need not read, decompress and check it again: in memory that nobody can change
+ * any more (a sealed memfd), which *ret_fd names.
+ */
+_must_check_ int thaw_image_share(const struct thaw_image *image, struct thaw_error *err,
+				  int *ret_fd);
+/*
+ * Open the same image with it. fd is borrowed, and trusted: it must have been made by
+ * thaw_image_share() of this very executable. Takes ownership of source. -EBADMSG
+ * when source is another image, otherwise as thaw_image_open().
+ */
+_must_check_ int thaw_image_open_shared(struct thaw_source *source, int fd,
+					struct thaw_error *err,
+					struct thaw_image **ret_image);
+
+/*
  * Only the identity: reads footer and parts table, nothing of which is trusted
  * beyond that. Takes ownership of source. Errors as above.
  */

@@ -10,11 +10,12 @@ import threading
 
 import pytest
 
-from support import command
+from support import command, images
 from support.command import REFUSED, USAGE, binary, environment, one_error_line, run, thaw
 from support.mounts import mount_at, mount_table, wait_until
 from support.service import identity, service, thaw_client
 from support.tars import member, tar
+from support.warm import flip, stored_part
 
 sys.path.insert(0, str(command.PROJECT / "tests" / "fixtures"))
 
@@ -501,6 +502,22 @@ def test_environment_is_bound_to_its_place(node, work, packed):
         before = os.stat(layers / kept / "manifest").st_ino
         client.open("s", str(work / "env.thaw"), work / "kept")
         assert os.stat(layers / kept / "manifest").st_ino == before
+
+
+def test_the_index_is_opened_once(node, work, packed):
+    """Further views get their own files without it: here it cannot even be read any more."""
+    thaw("pack", packed.archive, "-o", work / "env.thaw", "--quiet")
+    with node.client() as client:
+        client.open("s", str(work / "env.thaw"), work / "a")
+        part = stored_part(work / "env.thaw", images.INDEX)
+        flip(work / "env.thaw", part.offset + part.size // 2)
+        for name in ("b", "c"):
+            client.open("s", str(work / "env.thaw"), work / name)
+            assert python(work / name, "import sys; print(sys.prefix)") == str(work / name)
+        client.close_view("s")
+        wait_until(lambda: node.images() == [], "the image to be unmounted")
+        assert "damaged: index" in refused("Malformed", client.open, "s",
+                                           str(work / "env.thaw"), work / "a")
 
 
 def test_packages_are_installed_into_a_writable_view(node, work, packed, user):

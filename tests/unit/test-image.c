@@ -2,6 +2,9 @@
 /* Sound images: opening them, and every look-up in them. */
 #include "check.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 struct state {
 	struct spec spec;
 	struct buffer bytes;
@@ -436,6 +439,95 @@ static void source_errors(void **state)
 	}
 }
 
+/* Every record, by both. */
+static void same_images(const struct thaw_image *a, const struct thaw_image *b)
+{
+	size_t a_len, b_len;
+	const char *a_meta = thaw_image_meta(a, &a_len), *b_meta = thaw_image_meta(b, &b_len);
+
+	assert_memory_equal(thaw_image_info(a), thaw_image_info(b), sizeof(struct thaw_image_info));
+	assert_int_equal(a_len, b_len);
+	assert_memory_equal(a_meta, b_meta, a_len);
+	for (uint32_t ino = 1; ino < thaw_image_info(a)->inodes; ino++) {
+		struct thaw_inode x = { 0 }, y = { 0 };
+		char x_path[64], y_path[64];
+
+		assert_int_equal(thaw_image_inode(a, ino, &x), thaw_image_inode(b, ino, &y));
+		assert_memory_equal(&x, &y, sizeof(x));
+		thaw_image_path(a, ino, x_path, sizeof(x_path));
+		thaw_image_path(b, ino, y_path, sizeof(y_path));
+		assert_string_equal(x_path, y_path);
+		if (x.type == THAW_SYMLINK)
+			assert_string_equal(thaw_image_target(a, &x), thaw_image_target(b, &y));
+	}
+	for (uint32_t i = 0; i < thaw_image_info(a)->frames; i++) {
+		struct thaw_frame x, y;
+
+		thaw_image_frame(a, i, &x);
+		thaw_image_frame(b, i, &y);
+		assert_int_equal(x.file_offset, y.file_offset);
+		assert_memory_equal(x.digest, y.digest, THAW_DIGEST_SIZE);
+	}
+}
+
+static int open_shared(const struct buffer *bytes, int fd, struct thaw_error *err,
+		       struct thaw_image **ret_image)
+{
+	struct thaw_source *source;
+	int r = thaw_source_from_memory(bytes->data, bytes->size, &source);
+
+	return r < 0 ? r : thaw_image_open_shared(source, fd, err, ret_image);
+}
+
+static void shared(void **state)
+{
+	struct state *s = *state;
+	struct thaw_image *image = NULL, *again = NULL;
+	struct thaw_error err = { 0 };
+	int fd = -1, second = -1;
+
+	open_it(s);
+	assert_success(thaw_image_share(s->image, &err, &fd), &err);
+	/* Nobody who has it can change it. */
+	assert_int_equal(pwrite(fd, "x", 1, 0), -1);
+	assert_int_equal(ftruncate(fd, 0), -1);
+	assert_success(open_shared(&s->bytes, fd, &err, &image), &err);
+	same_images(s->image, image);
+	/* What was shared can be shared again, and needs nobody to stay. */
+	assert_success(thaw_image_share(image, &err, &second), &err);
+	thaw_image_free(image);
+	close(fd);
+	assert_success(open_shared(&s->bytes, second, &err, &again), &err);
+	close(second);
+	same_images(s->image, again);
+	thaw_image_free(again);
+}
+
+static void shared_by_another(void **state)
+{
+	struct state *s = *state;
+	struct thaw_image *image = NULL;
+	struct thaw_error err = { 0 };
+	int fd = -1, plain;
+
+	open_it(s);
+	assert_success(thaw_image_share(s->image, &err, &fd), &err);
+	s->spec.meta = "{\"tool\":\"tess\"}";
+	buffer_deinit(&s->bytes);
+	s->image = thaw_image_free(s->image);
+	s->bytes = (struct buffer){ 0 };
+	open_it(s);
+	assert_failure(open_shared(&s->bytes, fd, &err, &image), &err, EBADMSG,
+		       THAW_EXIT_DAMAGED, "the shared index is another image's");
+	close(fd);
+	/* Not sealed: its owner could change it under us. */
+	plain = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	assert_int_equal(ftruncate(plain, 1 << 20), 0);
+	assert_failure(open_shared(&s->bytes, plain, &err, &image), &err, EBADMSG,
+		       THAW_EXIT_DAMAGED, "the shared index is none");
+	close(plain);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -456,6 +548,8 @@ int main(void)
 		TEST(as_many_parts_as_allowed),
 		TEST(every_byte_in_a_name),
 		TEST(source_errors),
+		TEST(shared),
+		TEST(shared_by_another),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -181,57 +181,41 @@ def test_four_sessions_at_once(cluster, stubs):
 
 
 EVICTED = """
+import time
 spark = connect()
 use(spark, sys.argv[3])
-@udf("string")
-def late(x):
-    import os, time
-    here = os.getcwd()
-    open(sys.argv[2] + "/inside", "w").write(here)
-    while not os.path.exists(sys.argv[2] + "/evicted"):
-        time.sleep(0.05)
-    import sklearn.linear_model, scipy.stats
-    return json.dumps([os.path.exists(here + "/environment/bin/python"), sklearn.__file__])
-import threading
-result = []
-def run():
-    # sys.argv is the client's: by value, not by module.
-    result.extend(json.loads(r[0]) for r in spark.range(1).select(late("id")).collect())
-thread = threading.Thread(target=run)
-thread.start()
-import time
-while not os.path.exists(WORK + "/inside"):
-    time.sleep(0.05)
-for i in range(2):
+first, = places(spark, 1)
+end = time.monotonic() + 60
+while os.path.exists(first[2] + "/environment") and time.monotonic() < end:
     other = connect()
     use(other, sys.argv[3])
-    places(other, 6)
-    other.stop()
-open(WORK + "/evicted", "w").close()
-thread.join()
-other = connect()
-use(other, sys.argv[3])
+    tell(other=places(other, 1)[0][0])
+tell(first=first, evicted=not os.path.exists(first[2] + "/environment"))
 @udf("string")
-def prefix(x):
-    return sys.prefix
-# The old session's workers stand in a directory that is gone, as with any archive.
-tell(result=result, same=spark.range(1).select(prefix("id")).first()[0], other=places(other)[0][0])
+def late(x):
+    # The worker may stand in a directory that is gone, as with any archive.
+    import json, os, sys
+    loaded = "sklearn" in sys.modules
+    import sklearn.linear_model, scipy.stats
+    return json.dumps([sys.prefix, os.getppid(), loaded, sklearn.__file__])
+tell(late=json.loads(spark.range(1).select(late("id")).first()[0]))
 """
 
 
 def test_eviction_harms_neither_the_view_nor_the_next_session(stubs, work):
     """
-    A session's directory is removed while its function runs: what it has not
-    imported yet is still there. The executor keeps one session at a time.
+    The executor keeps one session at a time, and removes the others' directories. A
+    session that comes back finds its interpreter, and all that it has not yet
+    imported.
     """
-    script = EVICTED.replace("sys.argv[2] +", f"{str(work)!r} +")
-    with server("spark4", "local-cluster[1,2,512]", work,
+    with server("spark4", "local-cluster[1,1,512]", work,
                 spark_executor_isolatedSessionCache_size=1) as running:
-        told = running.client(script, stubs("environment.tar.gz"), timeout=170)
-    (there, module), = told["result"]
-    assert not there, "the session was not evicted: this test shows nothing"
-    assert "/site-packages/sklearn/" in module
-    assert told["same"] == told["other"]
+        told = running.client(EVICTED, stubs("environment.tar.gz"))
+    assert told["evicted"], "the session was not evicted: this test shows nothing"
+    prefix, daemon, loaded, module = told["late"]
+    assert (prefix, daemon) == (told["first"][0], told["first"][4]), "another interpreter"
+    assert not loaded and module.startswith(f"{prefix}/lib/")
+    assert told["other"] == prefix
 
 
 def test_killed_executor(cluster, stubs):

@@ -46,7 +46,7 @@ def test_from_nothing(work):
     run("sh", "-euc", once, cwd=work, env=env, timeout=120)
     try:
         result = run("sh", "-euc", program, cwd=work, env=env, timeout=150)
-        place = re.search(r"scikit-learn [\d.]+ in (\S+)", result.text)
+        place = re.search(r"scikit-learn [\d.]+ in ([^\s|]+)", result.text)
         assert place and re.fullmatch(r".*/view/[0-9a-f]{16}", place[1])
         traces.wait_nothing()
     finally:

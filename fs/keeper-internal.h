@@ -44,6 +44,12 @@ struct keeper {
 };
 
 /*
+ * The path that this program was started from, or "". An upgrade may have put another
+ * file there since: what is wanted from now on is that one.
+ */
+void thaw_keeper_program(char *path, size_t size);
+
+/*
  * Make a keeper of what is given, with the plan filled in; it has no worker yet.
  * The serving must be shared. thaw_keeper_loop() undoes it.
  */

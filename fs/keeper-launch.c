@@ -42,7 +42,6 @@ static void __attribute__((noreturn)) exec_keeper(const char *how, const int *fd
 	unsigned n = 0;
 	bool scoped;
 	int high[3];
-	ssize_t len;
 
 	/* Out of the way first: one may have the number that another is to get. */
 	for (unsigned i = 0; i < count; i++)
@@ -51,10 +50,7 @@ static void __attribute__((noreturn)) exec_keeper(const char *how, const int *fd
 		if (high[i] < 0 || dup2(high[i], 3 + (int)i) < 0)
 			_exit(126);
 	(void)syscall(SYS_close_range, 3 + count, ~0u, 0); /* 5.9; else they stay */
-	len = readlink("/proc/self/exe", program, sizeof(program) - 1);
-	if (len <= 0)
-		_exit(126);
-	program[len] = '\0';
+	thaw_keeper_program(program, sizeof(program));
 	if (scope && access("/run/systemd/system", F_OK) == 0) {
 		(void)snprintf(unit, sizeof(unit), "--unit=%s", scope); /* systemd-run sees to it */
 		argv[n++] = "systemd-run";
@@ -81,7 +77,8 @@ static void __attribute__((noreturn)) exec_keeper(const char *how, const int *fd
 	if (scoped)
 		execvp(argv[0], (char *const *)argv);
 	else
-		execv(program, (char *const *)argv);
+		/* Ourselves, also when another version has taken our place by now. */
+		execv("/proc/self/exe", (char *const *)argv);
 	_exit(127);
 }
 

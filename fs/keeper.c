@@ -28,12 +28,24 @@ static void set_text(char *to, size_t size, const char *text)
 	(void)snprintf(to, size, "%s", text ? text : ""); /* what is cut is for the log */
 }
 
+void thaw_keeper_program(char *path, size_t size)
+{
+	static const char gone[] = " (deleted)";
+	ssize_t n = readlink("/proc/self/exe", path, size - 1);
+	size_t len = n > 0 ? (size_t)n : 0;
+
+	path[len] = '\0';
+	/* The kernel says so behind the name; a file may be called that, too. */
+	if (len >= sizeof(gone) && strcmp(path + len - (sizeof(gone) - 1), gone) == 0 &&
+	    access(path, F_OK) < 0)
+		path[len - (sizeof(gone) - 1)] = '\0';
+}
+
 /* What a successor must know. */
 static void fill_plan(struct keeper *keeper, const struct thaw_keeper *given)
 {
 	const struct thaw_serving *serving = keeper->serving;
 	struct thaw_plan *plan = keeper->state->plan;
-	ssize_t n;
 
 	memcpy(plan->identity, thaw_image_info(serving->image)->identity, sizeof(plan->identity));
 	set_text(plan->name, sizeof(plan->name), serving->name);
@@ -48,8 +60,7 @@ static void fill_plan(struct keeper *keeper, const struct thaw_keeper *given)
 	plan->keeper_began = thaw_process_began(getpid());
 	plan->keeper = getpid();
 	atomic_store(&keeper->state->common->keeper, (uint32_t)getpid());
-	n = readlink("/proc/self/exe", plan->program, sizeof(plan->program) - 1);
-	plan->program[n > 0 ? n : 0] = '\0';
+	thaw_keeper_program(plan->program, sizeof(plan->program));
 }
 
 int thaw_keeper_init(struct keeper *keeper, const struct thaw_keeper *given)

@@ -311,6 +311,13 @@ def test_no_space_for_the_run_time_directory(work, image):
                         stream.write(b"x" * 4096)
             except OSError:
                 pass
+            # Neither another image's keeper nor another view's record finds room.
+            (work / "y.tar").write_bytes(tar(member(b"file", b"other")))
+            thaw("pack", work / "y.tar", "--quiet", "-o", work / "other.thaw")
+            with pytest.raises(NodeError) as caught:
+                client.open("other", str(work / "other.thaw"), work / "other")
+            assert caught.value.name == "Io" and "space" in caught.value.parameters["reason"].lower()
+            assert not (work / "other").exists()
             failed = 0
             for number in range(5):
                 try:
@@ -348,6 +355,38 @@ def test_no_space_for_scratch(work, image):
             client.close_view("s")
             filler.unlink()
             client.open("s", str(image), work / "view", writable=True)
+            client.close_view("s")
+    finally:
+        for entry in reversed(mounts_below(work)):
+            run("umount", "-l", os.fsdecode(entry.path), code=None)
+
+
+def test_no_space_for_relocated_files(work, packed):
+    """Nothing half made is left, and nothing of it is used when there is space again."""
+    thaw("pack", packed.archive, "-o", work / "venv.thaw", "--quiet")
+    (work / "state").mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=600k,mode=755", "none", work / "state")
+    try:
+        with service(work, "--linger=3600") as node, node.client() as client:
+            filler = node.state / "filler"
+            try:
+                with open(filler, "wb", buffering=0) as stream:
+                    while True:
+                        stream.write(b"x" * 4096)
+            except OSError:
+                pass
+            for number in range(2):
+                with pytest.raises(NodeError) as caught:
+                    client.open("s", str(work / "venv.thaw"), work / "view")
+                assert caught.value.name == "Io"
+                assert "space" in caught.value.parameters["reason"].lower()
+                assert not (work / "view").exists() and client.list() == []
+            assert [n for n in os.listdir(node.state / "layers") if not n.startswith(".")] == []
+            filler.unlink()
+            client.open("s", str(work / "venv.thaw"), work / "view")
+            found = run(work / "view" / "bin" / "python", "-I", "-c",
+                        "import attr, sys; print(sys.prefix)").text.strip()
+            assert found == str(work / "view")
             client.close_view("s")
     finally:
         for entry in reversed(mounts_below(work)):

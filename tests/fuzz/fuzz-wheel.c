@@ -121,6 +121,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	case 4:
 		(void)!thaw_python_constraint(text, len,
 					      &minors); /* either answer will do */
+		/* What holds for every patch level holds for one. */
+		require(!thaw_python_allowed(text, "3.11") ||
+			thaw_python_allowed(text, "3.11.99"));
 		break;
 	default:
 		value = thaw_metadata_find(text, len, "Requires-Python", &size);

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import stat
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from support.warm import flip, stored_part
 sys.path.insert(0, str(command.PROJECT / "tests" / "fixtures"))
 
 import environment as fixtures  # noqa: E402
+from wheels import make_wheel  # noqa: E402
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
 
@@ -502,6 +504,38 @@ def test_environment_is_bound_to_its_place(node, work, packed):
         before = os.stat(layers / kept / "manifest").st_ino
         client.open("s", str(work / "env.thaw"), work / "kept")
         assert os.stat(layers / kept / "manifest").st_ino == before
+
+
+def test_pip_in_a_users_writable_view(node, work, packed, user):
+    """Genuine pip, by an ordinary user, in root's service: install, upgrade, remove."""
+    pip = pytest.importorskip("pip", reason="needs pip")
+    shutil.copytree(pathlib.Path(pip.__file__).parent, work / "pips" / "pip")
+    thaw("pack", packed.archive, "-o", work / "env.thaw", "--quiet")
+    one = make_wheel(work, "trinket", {"trinket.py": b"version = 1\n"}, version="1.0")
+    two = make_wheel(work, "trinket", {"trinket.py": b"version = 2\n"}, version="2.0")
+    home = work / "home"
+    home.mkdir()
+    os.chown(home, user.pw_uid, user.pw_gid)
+    node.thaw("open", "--writable", "s", work / "env.thaw", home / "env", user=user)
+    script = f"""set -e
+    python={home}/env/bin/python
+    pip() {{ PYTHONPATH={work}/pips "$python" -B -m pip --isolated "$@" >&2; }}
+    show() {{ "$python" -c 'import trinket; print(trinket.version)' 2>/dev/null || echo none; }}
+    pip install --no-index --no-deps {one}
+    show
+    pip install --no-index --no-deps --upgrade {two}
+    show
+    pip uninstall --yes trinket
+    show
+    pip uninstall --yes click
+    "$python" -c 'import click' 2>/dev/null || echo none"""
+    env = {k: v for k, v in environment(HOME=str(home)).items()
+           if not k.startswith(("PYTHON", "PIP_"))}
+    out = run("sh", "-c", script, user=user, env=env, cwd=home).text
+    assert out.split() == ["1", "2", "none", "none"]
+    node.thaw("close", "s", user=user)
+    node.thaw("open", "s", work / "env.thaw", home / "env", user=user)
+    assert list((home / "env" / "lib").glob("python*/site-packages/click"))
 
 
 def test_the_index_is_opened_once(node, work, packed):

@@ -13,9 +13,10 @@ import threading
 import pytest
 
 from support import command
+from support.cgroups import cgroups  # noqa: F401
 from support.command import one_error_line, run, thaw
 from support.mounts import mount_at, mount_table, mounts_below, processes, wait_until
-from support.service import service, thaw_client
+from support.service import Service, service, thaw_client
 from support.tars import member, tar
 
 sys.path.insert(0, str(command.PROJECT / "tests" / "fixtures"))
@@ -293,6 +294,66 @@ def test_service_ends_by_an_error_while_jobs_run(work, image):
             for view in node.views():
                 assert (pathlib.Path(view["directory"]) / "file").read_bytes() == b"data"
         assert all(mount_at(v["directory"]) for v in node.views())
+
+
+@pytest.mark.parametrize("how", ["kill", "restart"])
+def test_the_services_whole_cgroup_is_killed(work, image, cgroups, how):  # noqa: F811
+    """
+    As systemd ends a service: all that is in its cgroup. Keepers are in scopes of their own,
+    which a stand-in for systemd-run makes here.
+    """
+    if os.environ.get("THAW_TEST_NAMESPACE") != "1":
+        pytest.skip("needs a mount namespace of its own")
+    own, scopes = cgroups
+    programs = work / "programs"
+    programs.mkdir()
+    (programs / "systemd-run").write_text(f"""#!/bin/sh
+echo "$*" >>{work}/scopes
+echo $$ >{scopes}/cgroup.procs || exit
+while [ "$1" != -- ]; do shift; done
+shift
+exec "$@"
+""")
+    (programs / "systemd-run").chmod(0o755)
+    inside = {"preexec_fn": lambda: (own / "cgroup.procs").write_text("0")}
+    run("mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "none", "/run")
+    try:
+        os.makedirs("/run/systemd/system")
+        node = Service(work, "--linger=0", env={"PATH": f"{programs}:{os.environ['PATH']}"})
+        try:
+            node.start(**inside)
+            with node.client() as client:
+                client.open("s", str(image), work / "view", lease={"kind": "ttl"})
+                keeper = keeper_of(client)
+            line, = (work / "scopes").read_text().splitlines()
+            assert line.startswith("--scope ") and " --unit=thaw-" in line
+            assert str(keeper) in (scopes / "cgroup.procs").read_text().split()
+            if how == "restart":
+                node.stop()
+            (own / "cgroup.kill").write_text("1")
+            node.process.wait(20)
+            assert (work / "view" / "file").read_bytes() == b"data"
+            assert (work / "view" / "d" / "other").read_bytes() == b"more"
+            node.start(**inside)
+            with node.client() as client:
+                assert [v["session"] for v in client.list()] == ["s"]
+                assert keeper_of(client) == keeper
+            # One that dies is replaced by one in a scope of its own, too.
+            os.kill(keeper, signal.SIGKILL)
+            wait_until(lambda: node.metrics()["thaw_keepers_adopted_total"] == 1, "a new keeper")
+            with node.client() as client:
+                assert str(keeper_of(client)) in (scopes / "cgroup.procs").read_text().split()
+            first, second = (work / "scopes").read_text().splitlines()
+            assert first != second
+            node.drain()
+        finally:
+            if node.process.poll() is None:
+                node.process.kill()
+                node.process.wait()
+            for entry in reversed(mounts_below(work)):
+                run("umount", "-l", os.fsdecode(entry.path), code=None)
+    finally:
+        run("umount", "-l", "/run")
 
 
 # -- places --

@@ -15,6 +15,7 @@ import pytest
 
 from support import command
 from support.command import binary, environment, one_error_line, run, start, thaw
+from support.cgroups import cgroups  # noqa: F401
 from support.mounts import processes, wait_until
 from support.tars import directory, member, tar
 from support.views import (THAW, leaves_nothing, of_thaw, places, scratch_layers,  # noqa: F401
@@ -417,40 +418,6 @@ def test_a_holder_without_descriptors(tiny, work, who):
     finally:
         for process in many:
             process.communicate(b"go\n", timeout=20)
-
-
-@pytest.fixture
-def cgroups():
-    """Two cgroups: their directories."""
-    roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
-    root = next((pathlib.Path(r) for r in roots if os.path.exists(f"{r}/cgroup.subtree_control")), None)
-    own = [line.split(":", 2)[2] for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines()
-           if line.startswith("0::")]
-    if root is None or not own:
-        pytest.skip("no cgroup can be made: no second version")
-    made = []
-    try:
-        for name in "ab":
-            path = pathlib.Path(f"{root}{own[0]}/thaw-test-{os.getpid()}-{name}")
-            path.mkdir()
-            made.append(path)
-        if not (made[0] / "cgroup.kill").exists():
-            pytest.skip("no cgroup can be made that can be killed")
-        yield made
-    except OSError as error:
-        pytest.skip(f"no cgroup can be made: {error}")
-    finally:
-        for path in made:
-            with contextlib.suppress(OSError):
-                (path / "cgroup.kill").write_text("1")
-
-            def remove(path=path):
-                try:
-                    path.rmdir()
-                    return True
-                except OSError:
-                    return False
-            wait_until(remove, "the cgroup to be empty")
 
 
 def in_cgroup(path, tiny, **options):

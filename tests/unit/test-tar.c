@@ -309,7 +309,7 @@ static void not_a_tar(void **state)
 	buffer_add_zeros(&noise, 3000);
 	fill_pattern(noise.data, noise.size, 1);
 	index_it(&noise, &result);
-	assert_damaged(result.r, &result.err, "is not a tar archive");
+	assert_damaged(result.r, &result.err, "is not a tar archive, nor a zip, PEX or wheel");
 }
 
 static void bad_checksum(void **state)

@@ -96,7 +96,8 @@ static int load(const json_t *meta, struct thaw_error *err, struct thaw_binding 
 			return thaw_oom(err);
 	}
 	if (constraints) {
-		if (strlen(constraints) > THAW_CONSTRAINTS_MAX || !is_plain_text(constraints))
+		if (strlen(constraints) > THAW_CONSTRAINTS_MAX ||
+		    !is_plain_text(constraints))
 			return bad_meta(err, "no constraints on an interpreter");
 		binding->constraints = strdup(constraints);
 		if (!binding->constraints)

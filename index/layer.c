@@ -518,7 +518,7 @@ static int publish(struct layer *layer)
 	if (renameat(layer->store, layer->temporary, layer->store, layer->key) < 0)
 		return thaw_io(layer->err, -errno, "a layer cannot be named");
 	(void)!thaw_remove_tree(layer->store, old,
-			       NULL); /* the next who comes here tries again */
+				NULL); /* the next who comes here tries again */
 	return 0;
 }
 

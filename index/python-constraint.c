@@ -182,12 +182,13 @@ bool thaw_python_allowed(const char *constraints, const char *version)
 	if (given < 2 || major != 3 || minor >= MINORS || (given > 2 && patch >= PATCHES))
 		return false;
 	for (const char *text = constraints; text;) {
-		const char *or = strstr(text, " or ");
+		const char *next = strstr(text, " or ");
 
-		if (evaluate(text, or ? (size_t)(or - text) : strlen(text), left) == 0)
+		if (evaluate(text, next ? (size_t)(next - text) : strlen(text), left) ==
+		    0)
 			for (int i = 0; i < PATCHES; i++)
 				any[i] |= left[minor][i];
-		text = or ? or + 4 : NULL;
+		text = next ? next + strlen(" or ") : NULL;
 	}
 	return given > 2 ? any[patch] : !memchr(any, false, PATCHES);
 }

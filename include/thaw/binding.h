@@ -20,10 +20,10 @@
 #include "thaw/reader.h"
 
 struct thaw_binding {
-	char python[16]; /* minor version: "3.11", "3.13t" */
-	char *recorded;	 /* the builder's interpreter, absolute; or NULL */
+	char python[16];   /* minor version: "3.11", "3.13t" */
+	char *recorded;	   /* the builder's interpreter, absolute; or NULL */
 	char *constraints; /* of a PEX: "CPython>=3.11.4 or CPython==3.12.*"; or NULL */
-	char **links;	 /* names in bin, besides python, python3 and python3.N */
+	char **links;	   /* names in bin, besides python, python3 and python3.N */
 	size_t link_count;
 };
 

@@ -528,6 +528,8 @@ int thaw_catalogue_remove_image(struct thaw_catalogue *catalogue,
 
 /* -- traces -- */
 
+#define DAY 86400u /* seconds */
+
 #define TRACE_KEY (THAW_DIGEST_SIZE + 16u)
 
 static int trace_key(const uint8_t index_digest[THAW_DIGEST_SIZE], const char *workload,
@@ -639,4 +641,54 @@ int thaw_catalogue_remove_trace(struct thaw_catalogue *catalogue,
 	return r < 0 ? r
 		     : remove_key(catalogue->images, THAW_TABLE_TRACES, key, sizeof(key),
 				  err);
+}
+
+int thaw_catalogue_touch_trace(struct thaw_catalogue *catalogue,
+			       const uint8_t index_digest[THAW_DIGEST_SIZE],
+			       const char *workload, int64_t now, struct thaw_error *err)
+{
+	_cleanup_(freep) uint8_t *payload = NULL;
+	uint8_t key[TRACE_KEY];
+	struct thaw_store_change change = { THAW_TABLE_TRACES, key, sizeof(key), NULL,
+					    0 };
+	int r = trace_key(index_digest, workload, err, key);
+
+	if (r == 0)
+		r = thaw_store_get(catalogue->images, THAW_TABLE_TRACES, key, sizeof(key),
+				   err, &payload, &change.len);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	if (change.len < 8 || get_le64(payload) / DAY == (uint64_t)now / DAY)
+		return 0;
+	put_le64(payload, (uint64_t)now);
+	change.payload = payload;
+	return thaw_store_change(catalogue->images, &change, 1, err);
+}
+
+int thaw_catalogue_remove_old_traces(struct thaw_catalogue *catalogue, int64_t before,
+				     bool dry_run, thaw_catalogue_old_trace_fn *fn,
+				     void *userdata, struct thaw_error *err)
+{
+	struct thaw_store_rows rows = { 0 };
+	int r = thaw_store_rows(catalogue->images, THAW_TABLE_TRACES, 8, err, &rows);
+
+	for (size_t i = 0; r == 0 && i < rows.count; i++) {
+		const struct thaw_store_row *row = &rows.rows[i];
+		_cleanup_(freep) uint8_t *payload = NULL;
+		size_t len = 0;
+
+		if (row->len < 8 || row->key_len != TRACE_KEY ||
+		    (int64_t)get_le64(row->payload) >= before)
+			continue;
+		r = thaw_store_get(catalogue->images, THAW_TABLE_TRACES, row->key,
+				   row->key_len, err, &payload, &len);
+		if (r == 0 && fn)
+			fn(userdata, row->key, len);
+		if (r == 0 && !dry_run)
+			r = remove_key(catalogue->images, THAW_TABLE_TRACES, row->key,
+				       row->key_len, err);
+		r = r > 0 || r == -EBADMSG ? 0 : r; /* then it is gone already */
+	}
+	thaw_store_rows_deinit(&rows);
+	return r;
 }

@@ -458,8 +458,9 @@ int thaw_image_fd(const struct thaw_image *image)
 	return image->source->fd;
 }
 
-int thaw_image_identify(struct thaw_source *source, struct thaw_error *err,
-			uint8_t ret_identity[THAW_DIGEST_SIZE])
+int thaw_image_identify_index(struct thaw_source *source, struct thaw_error *err,
+			      uint8_t ret_identity[THAW_DIGEST_SIZE],
+			      uint8_t ret_index_digest[THAW_DIGEST_SIZE])
 {
 	struct thaw_image *image = calloc(1, sizeof(*image));
 	int r;
@@ -472,6 +473,22 @@ int thaw_image_identify(struct thaw_source *source, struct thaw_error *err,
 	r = thaw_image_read_table(image, err);
 	if (r == 0)
 		memcpy(ret_identity, image->info.identity, THAW_DIGEST_SIZE);
+	if (r == 0 && ret_index_digest)
+		memset(ret_index_digest, 0, THAW_DIGEST_SIZE);
+	for (unsigned i = 0; r == 0 && ret_index_digest && i < thaw_image_part_count(image);
+	     i++) {
+		struct thaw_part_info part;
+
+		thaw_image_part(image, i, &part);
+		if (part.type == THAW_PART_INDEX)
+			memcpy(ret_index_digest, part.digest, THAW_DIGEST_SIZE);
+	}
 	thaw_image_free(image);
 	return r;
+}
+
+int thaw_image_identify(struct thaw_source *source, struct thaw_error *err,
+			uint8_t ret_identity[THAW_DIGEST_SIZE])
+{
+	return thaw_image_identify_index(source, err, ret_identity, NULL);
 }

@@ -21,6 +21,7 @@ struct shared {
 	_Atomic uint32_t used; /* slots handed out */
 	_Atomic uint32_t names_used;
 	_Atomic uint64_t dropped;
+	_Atomic uint32_t ended; /* see thaw_trace_end() */
 	struct slot slots[];
 };
 
@@ -65,6 +66,16 @@ struct thaw_trace *thaw_trace_free(struct thaw_trace *trace)
 	return NULL;
 }
 
+void thaw_trace_end(struct thaw_trace *trace)
+{
+	atomic_store(&trace->shared->ended, 1);
+}
+
+static bool has_ended(const struct thaw_trace *trace)
+{
+	return atomic_load_explicit(&trace->shared->ended, memory_order_relaxed) != 0;
+}
+
 static struct slot *take_slot(struct thaw_trace *trace)
 {
 	uint32_t number = atomic_load(&trace->shared->used);
@@ -86,7 +97,7 @@ void thaw_trace_add_read(struct thaw_trace *trace, uint32_t ino, uint64_t offset
 	struct slot *slot;
 
 	/* Page numbers of 32 bits reach to 16 TiB into a file. */
-	if (len == 0 || end > UINT32_MAX)
+	if (len == 0 || end > UINT32_MAX || has_ended(trace))
 		return;
 	slot = take_slot(trace);
 	if (!slot)
@@ -103,6 +114,8 @@ void thaw_trace_add(struct thaw_trace *trace, enum thaw_trace_kind kind, uint32_
 	uint32_t offset = 0;
 	struct slot *slot;
 
+	if (has_ended(trace))
+		return;
 	if (name_len > 0) {
 		offset = atomic_load(&trace->shared->names_used);
 		do {

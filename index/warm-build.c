@@ -19,6 +19,7 @@
 #include "thaw/warm.h"
 #include "util/cleanup.h"
 #include "util/growing.h"
+#include "warm-internal.h"
 
 /* Listing costs about 0.5 us a name on the worker's side, a look-up 40 us. */
 #define LIST_MAX 2048u
@@ -53,6 +54,7 @@ struct build {
 	struct frame *frames;
 	size_t frame_count, frame_capacity;
 	struct thaw_pass pass; /* while compressing */
+	struct plan *plan;     /* of a learned trace; else NULL */
 };
 
 static bool test_and_set(uint8_t *bits, uint32_t number)
@@ -495,5 +497,258 @@ int thaw_warm_build(const struct thaw_image *image, struct thaw_reader *reader,
 	if (r == 0)
 		r = make_part(&build, ret_part);
 	build_deinit(&build);
+	return r;
+}
+
+/* -- learned traces -- */
+
+#define LEARNED_PAGES_MAX ((256u << 20) / THAW_PAGE_SIZE)
+
+/* A page, and the turn of the frame that it begins in. */
+struct touched {
+	uint32_t turn, ino, page;
+};
+
+struct plan {
+	struct touched *touched;
+	size_t count, capacity;
+	/* By frame of the image: in which turn it was touched first; 0: not. */
+	uint32_t *turns, last_turn;
+	size_t *starts; /* by turn: of its pages in touched; its end is the next one's */
+	uint8_t *done;	/* a bit a turn */
+	uint32_t *inodes; /* of the entries; 0: not in this image */
+};
+
+static uint32_t frame_of(const struct build *build, const struct thaw_inode *inode,
+			 uint32_t page)
+{
+	return thaw_image_frame_at(build->image,
+				   inode->data + (uint64_t)page * THAW_PAGE_SIZE);
+}
+
+/* Entries of one file or directory follow each other more often than not. */
+static void resolve(struct build *build, const struct thaw_learned *learned)
+{
+	const struct thaw_learned_entry *last = NULL;
+	char path[THAW_PATH_MAX + 1];
+
+	for (size_t i = 0; i < learned->count; i++) {
+		const struct thaw_learned_entry *entry = &learned->entries[i];
+		struct thaw_inode inode;
+
+		if (last && last->path_len == entry->path_len &&
+		    memcmp(last->path, entry->path, entry->path_len) == 0) {
+			build->plan->inodes[i] = build->plan->inodes[i - 1];
+			continue;
+		}
+		last = entry;
+		memcpy(path, entry->path, entry->path_len); /* at most THAW_PATH_MAX */
+		path[entry->path_len] = '\0';
+		if (thaw_image_find(build->image, path, &inode) == 0)
+			build->plan->inodes[i] = inode.ino;
+	}
+}
+
+/* The pages of an entry that the file has: [first, end). */
+static bool clamp_pages(const struct build *build, const struct thaw_learned_entry *entry,
+			uint32_t ino, struct thaw_inode *ret_inode, uint32_t *ret_end)
+{
+	uint64_t pages, end = (uint64_t)entry->first + entry->count;
+
+	if (entry->kind != THAW_TRACE_READ ||
+	    thaw_image_inode(build->image, ino, ret_inode) < 0 ||
+	    ret_inode->type != THAW_REGULAR)
+		return false;
+	pages = (ret_inode->size + THAW_PAGE_SIZE - 1) / THAW_PAGE_SIZE;
+	end = end < pages ? end : pages;
+	*ret_end = (uint32_t)(end < UINT32_MAX ? end : UINT32_MAX);
+	return entry->first < *ret_end;
+}
+
+static int collect_pages(struct build *build, const struct thaw_learned *learned)
+{
+	struct plan *plan = build->plan;
+
+	for (size_t i = 0; i < learned->count; i++) {
+		const struct thaw_learned_entry *entry = &learned->entries[i];
+		struct thaw_inode inode;
+		uint32_t end;
+
+		if (!clamp_pages(build, entry, plan->inodes[i], &inode, &end))
+			continue;
+		for (uint32_t page = entry->first; page < end; page++) {
+			uint32_t *turn = &plan->turns[frame_of(build, &inode, page)];
+
+			if (plan->count >= LEARNED_PAGES_MAX)
+				return 0;
+			if (page_seen(build, inode.ino, page))
+				continue;
+			if (grow(&plan->touched, &plan->capacity, plan->count + 1,
+				 sizeof(*plan->touched)) < 0)
+				return thaw_oom(build->err);
+			if (*turn == 0)
+				*turn = ++plan->last_turn;
+			plan->touched[plan->count++] = (struct touched){ *turn, inode.ino,
+									 page };
+		}
+	}
+	return 0;
+}
+
+static int compare_touched(const void *a, const void *b)
+{
+	const struct touched *x = a, *y = b;
+
+	if (x->turn != y->turn)
+		return x->turn < y->turn ? -1 : 1;
+	if (x->ino != y->ino)
+		return x->ino < y->ino ? -1 : 1;
+	return (x->page > y->page) - (x->page < y->page);
+}
+
+static int find_starts(struct plan *plan)
+{
+	uint32_t turn = 0;
+
+	if (plan->count > 0)
+		qsort(plan->touched, plan->count, sizeof(*plan->touched),
+		      compare_touched);
+	plan->starts = calloc((size_t)plan->last_turn + 2, sizeof(*plan->starts));
+	plan->done = calloc(1, (size_t)plan->last_turn / 8 + 1);
+	if (!plan->starts || !plan->done)
+		return -ENOMEM;
+	for (size_t i = 0; i < plan->count; i++)
+		while (turn < plan->touched[i].turn)
+			plan->starts[++turn] = i;
+	plan->starts[plan->last_turn + 1] = plan->count;
+	return 0;
+}
+
+/* A page of a frame without bytes; begin: it is the first of what is decoded together. */
+static int plan_page(struct build *build, const struct touched *touched, bool begin)
+{
+	struct frame *frame = build->frame_count ? &build->frames[build->frame_count - 1]
+						 : NULL;
+	uint64_t offset = (uint64_t)touched->page * THAW_PAGE_SIZE;
+	struct thaw_inode inode;
+	uint32_t length;
+
+	if (thaw_image_inode(build->image, touched->ino, &inode) < 0)
+		return 0; /* cannot be: it was looked at before */
+	length = inode.size - offset < THAW_PAGE_SIZE ? (uint32_t)(inode.size - offset)
+						      : THAW_PAGE_SIZE;
+	if (begin || !frame || frame->raw_size + length > build->frame_size) {
+		if (grow(&build->frames, &build->frame_capacity, build->frame_count + 1,
+			 sizeof(*build->frames)) < 0)
+			return thaw_oom(build->err);
+		frame = &build->frames[build->frame_count++];
+		memset(frame, 0, sizeof(*frame));
+	}
+	if (build->op_count > 0 &&
+	    extends_last(build, touched->ino, touched->page, frame)) {
+		uint8_t *count = build->ops + (build->op_count - 1) * THAW_WARM_OP +
+				 THAW_WARM_OP_OFF_B;
+
+		put_le32(count, get_le32(count) + 1);
+	} else {
+		int r = add_op(build, THAW_WARM_PAGES, touched->ino, 0, touched->page, 1);
+
+		if (r < 0)
+			return r;
+	}
+	frame->raw_size += length;
+	return 0;
+}
+
+/* All that was touched of one frame of the image, whenever that was. */
+static int plan_turn(struct build *build, uint32_t turn)
+{
+	const struct plan *plan = build->plan;
+	size_t first = plan->starts[turn], end = plan->starts[turn + 1];
+	int r = 0;
+
+	if (test_and_set(plan->done, turn))
+		return 0;
+	for (size_t i = first; r == 0 && i < end; i++)
+		r = make_known(build, plan->touched[i].ino);
+	for (size_t i = first; r == 0 && i < end; i++)
+		r = plan_page(build, &plan->touched[i], i == first);
+	return r;
+}
+
+static int plan_entry(struct build *build, const struct thaw_learned_entry *entry,
+		      uint32_t ino)
+{
+	struct thaw_trace_event event = {
+		.kind = entry->kind,
+		.ino = ino,
+		.name = entry->name,
+		.name_len = entry->name_len,
+	};
+	struct thaw_inode inode;
+	uint32_t end;
+	int r = 0;
+
+	if (entry->kind != THAW_TRACE_READ)
+		return add_event(build, &event);
+	if (!clamp_pages(build, entry, ino, &inode, &end))
+		return 0;
+	for (uint32_t page = entry->first; r == 0 && page < end; page++) {
+		uint32_t turn = build->plan->turns[frame_of(build, &inode, page)];
+
+		if (turn == 0)
+			break; /* it was over the limit, and so is what follows */
+		r = plan_turn(build, turn);
+	}
+	return r;
+}
+
+static int plan_all(struct build *build, const struct thaw_learned *learned)
+{
+	int r;
+
+	resolve(build, learned);
+	r = collect_pages(build, learned);
+	if (r == 0 && find_starts(build->plan) < 0)
+		r = thaw_oom(build->err);
+	for (size_t i = 0; r == 0 && i < learned->count; i++)
+		if (build->plan->inodes[i])
+			r = plan_entry(build, &learned->entries[i],
+				       build->plan->inodes[i]);
+	return r;
+}
+
+int thaw_warm_plan(const struct thaw_image *image, const struct thaw_learned *learned,
+		   struct thaw_error *err, uint8_t **ret_head, size_t *ret_size)
+{
+	static const struct thaw_warm_options options = { .name = THAW_LEARNED_WORKLOAD };
+	size_t bits = image->info.inodes / 8 + 1;
+	struct plan plan = {
+		.turns = calloc((size_t)image->info.frames + 1, sizeof(uint32_t)),
+		.inodes = calloc(learned->count + 1, sizeof(uint32_t)),
+	};
+	struct build build = {
+		.image = image,
+		.options = &options,
+		.err = err,
+		.frame_size = THAW_WARM_FRAME_SIZE,
+		.listed = calloc(1, bits),
+		.known = calloc(1, bits),
+		.plan = &plan,
+	};
+	int r;
+
+	if (!plan.turns || !plan.inodes || !build.listed || !build.known)
+		r = thaw_oom(err);
+	else
+		r = plan_all(&build, learned);
+	if (r == 0)
+		r = make_head(&build, ret_head, ret_size);
+	build_deinit(&build);
+	free(plan.touched);
+	free(plan.turns);
+	free(plan.starts);
+	free(plan.done);
+	free(plan.inodes);
 	return r;
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Reading warm sets. */
-#include "thaw/warm.h"
+#include "thaw/learned.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #define ZSTD_STATIC_LINKING_ONLY /* ZSTD_d_forceIgnoreChecksum */
 #include <zstd.h>
@@ -12,6 +13,7 @@
 #include "image-internal.h"
 #include "util/cleanup.h"
 #include "util/growing.h"
+#include "warm-internal.h"
 
 struct thaw_warm {
 	const struct thaw_image *image;
@@ -25,13 +27,24 @@ struct thaw_warm {
 	struct thaw_digest *digest;
 	uint8_t *stored;
 	size_t stored_capacity;
+	/* Learned: by frame, the first operation of it; and the image's reader, when needed. */
+	uint32_t *first_ops;
+	struct thaw_reader *reader;
 };
+
+/*
+ * Pages of one frame of the image come together, so few frames are wanted again: those
+ * that a page lies across the end of.
+ */
+#define LEARNED_CACHE (4u << 20)
 
 struct thaw_warm *thaw_warm_free(struct thaw_warm *warm)
 {
 	if (warm) {
 		free(warm->head);
 		free(warm->stored);
+		free(warm->first_ops);
+		thaw_reader_free(warm->reader);
 		ZSTD_freeDCtx(warm->context);
 		thaw_digest_free(warm->digest);
 		free(warm);
@@ -271,6 +284,96 @@ uint32_t thaw_warm_frame_size(const struct thaw_warm *warm, uint32_t number)
 			THAW_WARM_FRAME_OFF_USIZE);
 }
 
+/* -- without frames of its own -- */
+
+/* Sizes of frames, and where the operations of each begin. */
+static int divide_learned(struct thaw_warm *warm)
+{
+	uint32_t frame = 0, left = 0;
+
+	warm->first_ops = calloc((size_t)warm->info.frames + 1, sizeof(uint32_t));
+	if (!warm->first_ops)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < warm->info.ops && frame <= warm->info.frames; i++) {
+		struct thaw_warm_op op;
+
+		thaw_warm_op(warm, i, &op);
+		if (op.kind != THAW_WARM_PAGES)
+			continue;
+		if (left == 0) {
+			warm->first_ops[frame] = i;
+			left = thaw_warm_frame_size(warm, frame++);
+			warm->info.bytes += left;
+		}
+		left -= op.length; /* checked: they end where the frame does */
+	}
+	return 0;
+}
+
+int thaw_warm_from_learned(const struct thaw_image *image,
+			   const struct thaw_learned *learned, struct thaw_error *err,
+			   struct thaw_warm **ret_warm)
+{
+	_cleanup_(thaw_warm_freep) struct thaw_warm *warm = calloc(1, sizeof(*warm));
+	size_t size = 0;
+	int r;
+
+	if (!warm)
+		return thaw_oom(err);
+	warm->image = image;
+	(void)snprintf(warm->part.name, sizeof(warm->part.name), "%s",
+		       THAW_LEARNED_WORKLOAD);
+	memcpy(warm->info.name, warm->part.name, sizeof(warm->info.name));
+	r = thaw_warm_plan(image, learned, err, &warm->head, &size);
+	if (r < 0)
+		return r;
+	warm->part.raw_size = size;
+	/* As of any set, though it was made just now: what is checked here, others rely on. */
+	r = find_tables(warm, err);
+	if (r == 0)
+		r = check_ops(warm, err);
+	if (r == 0 && divide_learned(warm) < 0)
+		r = thaw_oom(err);
+	if (r < 0)
+		return r;
+	if (warm->info.ops == 0)
+		return THAW_NOT_FOUND;
+	*ret_warm = steal_ptr(warm);
+	return 0;
+}
+
+static int read_learned(struct thaw_warm *warm, uint32_t number, uint8_t *buf,
+			struct thaw_error *err)
+{
+	uint32_t size = thaw_warm_frame_size(warm, number), used = 0;
+
+	if (!warm->reader &&
+	    thaw_reader_new(warm->image, LEARNED_CACHE, &warm->reader) < 0)
+		return thaw_oom(err);
+	for (uint32_t i = warm->first_ops[number]; used < size && i < warm->info.ops;
+	     i++) {
+		struct thaw_inode inode;
+		struct thaw_warm_op op;
+		size_t got = 0;
+		int r;
+
+		thaw_warm_op(warm, i, &op);
+		if (op.kind != THAW_WARM_PAGES)
+			continue;
+		r = thaw_image_inode(warm->image, op.ino, &inode);
+		if (r == 0)
+			r = thaw_reader_read(warm->reader, &inode,
+					     (uint64_t)op.first * THAW_PAGE_SIZE,
+					     buf + used, op.length, err, &got);
+		if (r == 0 && got != op.length)
+			r = bad(warm, err, "a file is shorter than it was");
+		if (r < 0)
+			return r;
+		used += op.length;
+	}
+	return 0;
+}
+
 int thaw_warm_frame(struct thaw_warm *warm, uint32_t number, void *buf,
 		    struct thaw_error *err)
 {
@@ -282,6 +385,8 @@ int thaw_warm_frame(struct thaw_warm *warm, uint32_t number, void *buf,
 	size_t n;
 	int r;
 
+	if (warm->first_ops)
+		return read_learned(warm, number, buf, err);
 	if (make_room(&warm->stored, &warm->stored_capacity, stored) < 0)
 		return thaw_oom(err);
 	r = thaw_image_pread(warm->image,

@@ -218,6 +218,22 @@ _must_check_ int thaw_catalogue_get_trace(struct thaw_catalogue *catalogue,
 					  const uint8_t index_digest[THAW_DIGEST_SIZE],
 					  const char *workload, struct thaw_error *err,
 					  struct thaw_learned *ret_learned);
+/* It was used at this time. Written only when that changes the day. THAW_NOT_FOUND is 0. */
+_must_check_ int thaw_catalogue_touch_trace(struct thaw_catalogue *catalogue,
+					    const uint8_t index_digest[THAW_DIGEST_SIZE],
+					    const char *workload, int64_t now,
+					    struct thaw_error *err);
+/*
+ * Remove those that were neither stored nor used since before; dry_run: only count them.
+ * fn is called for each with the index's digest and its size; may be NULL.
+ */
+typedef void thaw_catalogue_old_trace_fn(void *userdata,
+					 const uint8_t index_digest[THAW_DIGEST_SIZE],
+					 size_t size);
+_must_check_ int thaw_catalogue_remove_old_traces(struct thaw_catalogue *catalogue,
+						  int64_t before, bool dry_run,
+						  thaw_catalogue_old_trace_fn *fn,
+						  void *userdata, struct thaw_error *err);
 _must_check_ int thaw_catalogue_remove_trace(struct thaw_catalogue *catalogue,
 					     const uint8_t index_digest[THAW_DIGEST_SIZE],
 					     const char *workload,

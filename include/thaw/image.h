@@ -108,6 +108,11 @@ _must_check_ int thaw_image_open_shared(struct thaw_source *source, int fd,
  */
 _must_check_ int thaw_image_identify(struct thaw_source *source, struct thaw_error *err,
 				     uint8_t ret_identity[THAW_DIGEST_SIZE]);
+/* The same, and what the table says of the index; ret_index_digest may be NULL. */
+_must_check_ int thaw_image_identify_index(struct thaw_source *source,
+					   struct thaw_error *err,
+					   uint8_t ret_identity[THAW_DIGEST_SIZE],
+					   uint8_t ret_index_digest[THAW_DIGEST_SIZE]);
 
 const struct thaw_image_info *thaw_image_info(const struct thaw_image *image);
 /* JSON about the image (doc/format.md, "Meta"); len may be 0. Untrusted, not NUL-terminated. */

@@ -41,6 +41,9 @@ void thaw_trace_add_read(struct thaw_trace *trace, uint32_t ino, uint64_t offset
 void thaw_trace_add(struct thaw_trace *trace, enum thaw_trace_kind kind, uint32_t ino,
 		    const char *name, size_t name_len);
 
+/* Record no more, in whatever process. */
+void thaw_trace_end(struct thaw_trace *trace);
+
 /* Once recording has ended: events [0, count). */
 uint32_t thaw_trace_count(const struct thaw_trace *trace);
 uint64_t thaw_trace_dropped(const struct thaw_trace *trace);

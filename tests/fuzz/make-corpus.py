@@ -420,6 +420,19 @@ def catalogue_records():
         b'"/a","size":5}' % digits
 
 
+def learned_traces():
+    """Of the image that fuzz-learned makes."""
+    trace = struct.pack("<QB", 1700000000, 1) + b"w"
+    yield "empty", trace
+    yield "pages", trace + catalogue_entry(1, b"b/e", b"", 1, 1) + \
+        catalogue_entry(1, b"a", b"", 0, 9) + catalogue_entry(1, b"b/e", b"", 0, 1 << 31)
+    yield "names", trace + catalogue_entry(2, b"") + catalogue_entry(4, b"b", b"none") + \
+        catalogue_entry(4, b"b", b"..") + catalogue_entry(3, b"b", b"e") + catalogue_entry(5, b"c")
+    yield "strange", trace + catalogue_entry(1, b"b/../a", b"", 0, 1) + \
+        catalogue_entry(1, b"b", b"", 0, 1) + catalogue_entry(4, b"a", b"x") + \
+        catalogue_entry(1, b"a", b"", (1 << 32) - 1, (1 << 32) - 1) + catalogue_entry(1, b"b/f", b"", 0, 1)
+
+
 def stubs():
     """The first byte: a stub's description, or what follows an executable."""
     image = b'{"embedded":true,"identity":"%s","name":"e.thaw","path":"/e.thaw"}' % (b"0a" * 32)
@@ -440,6 +453,7 @@ CORPORA = {
     "environment": environment_texts,
     "catalogue": catalogue_records,
     "image": images,
+    "learned": learned_traces,
     "records": conda_scripts,
     "relocations": relocations,
     "index": indexes,

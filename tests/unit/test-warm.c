@@ -2,11 +2,12 @@
 /* Warm sets: built from traces, read back, and refused when they lie. */
 #include "check.h"
 
+#include <unistd.h>
 #include <zstd.h>
 
 #include "digest.h"
+#include "thaw/learned.h"
 #include "thaw/reader.h"
-#include "thaw/warm.h"
 #include "util/bytes.h"
 
 #define BIG 100000u
@@ -437,6 +438,107 @@ static void hostile_heads(void **state)
 		       "warm set \"set\": frame 0 is damaged (digest)");
 }
 
+/* -- learned -- */
+
+static void pages_are_right(struct state *s, struct thaw_warm *warm)
+{
+	struct opened opened = { .warm = warm };
+
+	thaw_warm_info(warm, &opened.info);
+	check_pages(s, &opened);
+}
+
+/* Written, read again, and resolved: the same pages, those of a frame together. */
+static void learned(void **state)
+{
+	struct state *s = *state;
+	uint32_t big = find(s, "d/big"), small = find(s, "d/e/small"), directory = find(s, "d");
+	struct thaw_learned out, in;
+	struct thaw_warm_info info;
+	struct thaw_error err = { 0 };
+	uint8_t digest[THAW_DIGEST_SIZE], byte;
+	struct thaw_warm *warm;
+	struct thaw_warm_op op;
+	unsigned looks = 0, changes = 0;
+	uint32_t frames[8];
+	FILE *file = tmpfile();
+
+	thaw_trace_add_read(s->trace, big, 20 * 4096, 4096);
+	thaw_trace_add(s->trace, THAW_TRACE_MISSED, directory, "missing", 7);
+	thaw_trace_add_read(s->trace, small, 0, 4);
+	thaw_trace_add_read(s->trace, big, 19 * 4096, 3 * 4096);
+	thaw_trace_add_read(s->trace, big, 24 * 4096, 1);
+	thaw_trace_add_read(s->trace, big, 25 * 4096, 9 * 4096);  /* behind the end */
+	thaw_trace_add(s->trace, THAW_TRACE_MISSED, directory, "a/b", 3);
+	thaw_trace_add(s->trace, THAW_TRACE_MISSED, directory, "a\0b", 3);
+	thaw_trace_add_read(s->trace, 1u << 30, 0, 4096);	  /* no inode */
+	thaw_trace_end(s->trace);
+	thaw_trace_add_read(s->trace, small, 0, 4);
+	assert_int_equal(thaw_trace_count(s->trace), 9);
+	assert_success(thaw_learned_from_trace(s->image, s->trace, &err, &out), &err);
+	assert_int_equal(out.count, 6);
+	assert_non_null(file);
+	assert_success(thaw_learned_save(fileno(file), thaw_image_info(s->image)->index_digest,
+					 &out, &err), &err);
+	thaw_learned_deinit(&out);
+	assert_success(thaw_learned_load(fileno(file), &err, digest, &in), &err);
+	assert_memory_equal(digest, thaw_image_info(s->image)->index_digest, sizeof(digest));
+	assert_int_equal(thaw_warm_from_learned(s->image, &in, &err, &warm), 0);
+	thaw_warm_info(warm, &info);
+	assert_string_equal(info.name, "learned");
+	assert_int_equal(info.pages, 5);
+	assert_int_equal(info.files, 2);
+	assert_int_equal(info.bytes, 3 * 4096 + 4 + BIG - 24 * 4096);
+	for (uint32_t i = 0; i < info.ops; i++) {
+		thaw_warm_op(warm, i, &op);
+		looks += op.kind == THAW_WARM_LOOK;
+		for (uint32_t j = 0; op.kind == THAW_WARM_PAGES && j < op.count; j++) {
+			struct thaw_inode inode;
+			uint32_t frame;
+
+			assert_int_equal(thaw_image_inode(s->image, op.ino, &inode), 0);
+			frame = thaw_image_frame_at(s->image, inode.data + (op.first + j) * 4096ull);
+			assert_true(changes > 0 || (op.ino == big && op.first == 20));
+			if (changes > 0 && frame == frames[changes - 1])
+				continue;
+			for (unsigned k = 0; k < changes; k++)
+				assert_int_not_equal(frame, frames[k]); /* not again */
+			assert_true(changes < ARRAY_SIZE(frames));
+			frames[changes++] = frame;
+		}
+	}
+	assert_int_equal(looks, 1);
+	assert_int_equal(changes, 3); /* of 16 KiB, for the pages 19 to 24 and a small file */
+	pages_are_right(s, warm);
+	thaw_warm_free(warm);
+
+	/* Nothing of it is in this image any more: paths lead nowhere. */
+	for (size_t i = 0; i < in.count; i++)
+		in.entries[i].path_len = in.entries[i].path_len ? 1 : 0;
+	assert_int_equal(thaw_warm_from_learned(s->image, &in, &err, &warm), 0);
+	thaw_warm_info(warm, &info);
+	assert_int_equal(info.pages, 0);
+	thaw_warm_free(warm);
+	in.count = 0;
+	assert_int_equal(thaw_warm_from_learned(s->image, &in, &err, &warm), THAW_NOT_FOUND);
+	thaw_learned_deinit(&in);
+
+	/* Any byte of the file changed, or the last one gone. */
+	for (long at = 0, size = lseek(fileno(file), 0, SEEK_END); at < size; at++) {
+		assert_int_equal(pread(fileno(file), &byte, 1, at), 1);
+		byte ^= 0x10;
+		assert_int_equal(pwrite(fileno(file), &byte, 1, at), 1);
+		assert_int_equal(thaw_learned_load(fileno(file), &err, digest, &in), -EBADMSG);
+		byte ^= 0x10;
+		assert_int_equal(pwrite(fileno(file), &byte, 1, at), 1);
+	}
+	assert_int_equal(ftruncate(fileno(file), lseek(fileno(file), 0, SEEK_END) - 1), 0);
+	assert_int_equal(thaw_learned_load(fileno(file), &err, digest, &in), -EBADMSG);
+	assert_int_equal(ftruncate(fileno(file), 0), 0);
+	assert_int_equal(thaw_learned_load(fileno(file), &err, digest, &in), -EBADMSG);
+	(void)fclose(file);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -445,6 +547,7 @@ int main(void)
 		TEST(names),
 		TEST(big_directory),
 		TEST(empty_trace),
+		TEST(learned),
 		cmocka_unit_test(set_names),
 		cmocka_unit_test(hostile_heads),
 	};

@@ -20,6 +20,7 @@ struct thaw_counters {
 	thaw_counter warm_pages_read;
 	thaw_counter warm_overtaken;
 	_Atomic uint32_t warm_state; /* enum thaw_warm_state */
+	_Atomic uint32_t warm_source; /* enum thaw_warm_source */
 	/* Operations of the warm set that the warmer has finished: read by the worker. */
 	_Atomic uint32_t warm_done;
 };

@@ -156,6 +156,9 @@ static int write_plan(struct thaw_plan *plan, const struct thaw_keeper_launch *l
 			     "mount options", err);
 	if (r == 0)
 		r = set_text(plan->warm, sizeof(plan->warm), launch->warm, "warm set's name", err);
+	if (r == 0 && launch->learn)
+		r = set_text(plan->learn, sizeof(plan->learn), launch->state_directory,
+			     "directory", err);
 	plan->uid = launch->uid;
 	plan->gid = launch->gid;
 	plan->threads = launch->threads;
@@ -227,6 +230,7 @@ static void describe(const struct thaw_state *state, struct thaw_kept *kept)
 		.restarts = atomic_load(&common->restarts),
 		.waiting_ms = atomic_load(&common->waiting_ms),
 		.refused = atomic_load(&common->refused),
+		.warm_source = atomic_load(&common->counters.warm_source),
 	};
 	thaw_common_death(common, kept->death);
 }

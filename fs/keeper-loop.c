@@ -400,7 +400,7 @@ static void end_all(struct keeper *keeper)
 
 enum { AT_SIGNAL, AT_WORKER, AT_WARMER, AT_LISTER, AT_DEVICE, AT_COUNT };
 
-static int timeout_of(const struct keeper *keeper)
+static int worker_timeout(const struct keeper *keeper)
 {
 	uint64_t now = now_ms(), at;
 
@@ -410,6 +410,18 @@ static int timeout_of(const struct keeper *keeper)
 	     keeper->told	 ? keeper->told_until :
 				   keeper->check_at;
 	return at <= now ? 0 : (int)(at - now);
+}
+
+static int timeout_of(const struct keeper *keeper)
+{
+	uint64_t next = thaw_learning_next(keeper->serving->learning), now;
+	int timeout = worker_timeout(keeper), look;
+
+	if (next == 0)
+		return timeout;
+	now = now_ms();
+	look = next <= now ? 0 : (int)(next - now);
+	return timeout < 0 || look < timeout ? look : timeout;
 }
 
 /*
@@ -453,6 +465,7 @@ static void look_at_clock(struct keeper *keeper)
 {
 	uint64_t now = now_ms();
 
+	thaw_learning_look(keeper->serving->learning, now);
 	if (keeper->worker == 0) {
 		if (now >= keeper->retry_at)
 			thaw_keeper_start_worker(keeper);

@@ -59,6 +59,7 @@ struct place {
 	char directory[sizeof(((struct thaw_plan *)0)->directory)];
 	char device[sizeof(((struct thaw_plan *)0)->device)];
 	char name[sizeof(((struct thaw_plan *)0)->name)];
+	char learn[sizeof(((struct thaw_plan *)0)->learn)];
 };
 
 static void copy_place(struct place *place, const struct thaw_plan *plan)
@@ -66,6 +67,7 @@ static void copy_place(struct place *place, const struct thaw_plan *plan)
 	memcpy(place->directory, plan->directory, sizeof(place->directory));
 	memcpy(place->device, plan->device, sizeof(place->device));
 	memcpy(place->name, plan->name, sizeof(place->name));
+	memcpy(place->learn, plan->learn, sizeof(place->learn));
 }
 
 static void finish(int r, const struct place *place)
@@ -109,6 +111,7 @@ static int keep_launched(struct thaw_state *state, int image_fd, int teller, str
 {
 	struct thaw_serving serving;
 	struct thaw_keeper keeper = { .serving = &serving, .root_fd = -1 };
+	struct thaw_learning learning = { 0 };
 	struct place place;
 	int r;
 
@@ -122,12 +125,15 @@ static int keep_launched(struct thaw_state *state, int image_fd, int teller, str
 		keeper.root_path = place.directory;
 		keeper.directory = place.directory;
 		keeper.device = place.device;
+		if (place.learn[0])
+			thaw_serving_learn(&serving, &learning, place.learn);
 		/* Kept open: whoever waits for more learns by its end when we are gone. */
 		r = thaw_keeper_tell(teller, 0, NULL);
 		if (r == 0)
 			r = thaw_keeper_run(&keeper);
 		else
 			(void)safe_close(keeper.fuse_fd);
+		thaw_learning_end(&learning);
 		finish(r, &place);
 	}
 	thaw_serving_deinit(&serving);
@@ -337,6 +343,8 @@ void thaw_keeper_hand_over(struct keeper *keeper)
 		thaw_log(LOG_WARNING, "%s: this keeper cannot hand over", serving->name);
 		return;
 	}
+	/* Before, since memory goes with this program. */
+	thaw_learning_end(serving->learning);
 	keep_open(fds, true);
 	if (check_program(program, fds)) {
 		thaw_log(LOG_NOTICE, "%s: handing over to %s", serving->name, program);

@@ -23,7 +23,7 @@
 #include "thaw/error.h"
 #include "thaw/image.h"
 
-#define THAW_STATE_VERSION 1u
+#define THAW_STATE_VERSION 2u
 #define THAW_SLOTS_MAX	   1024u
 /* A whole request of the largest kind: reading into less is EINVAL, whatever comes. */
 #define THAW_REQUEST_MAX ((1u << 20) + 4096u)
@@ -61,6 +61,7 @@ struct thaw_plan {
 	uint64_t keeper_began, worker_began;
 	int32_t fuse_fd, image_fd;   /* in the worker */
 	int32_t pusher, lister;	     /* further children, to be reaped by whoever takes over */
+	char learn[4096]; /* directory to learn in (learning.h); empty: not */
 };
 
 struct thaw_slot {

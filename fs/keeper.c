@@ -112,6 +112,8 @@ static void start_helpers(struct keeper *keeper)
 	int r;
 
 	if (serving->warm.count) {
+		atomic_store(&serving->counters->warm_source,
+			     serving->learned ? THAW_SOURCE_LEARNED : THAW_SOURCE_IMAGE);
 		thaw_keeper_start_worker(keeper);
 		r = thaw_warmer_start(&keeper->warmer);
 		if (r < 0)

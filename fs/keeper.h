@@ -81,6 +81,7 @@ struct thaw_keeper_launch {
 	 */
 	const char *state_directory;
 	const char *scope; /* name of a systemd scope to run in, where there is systemd; or NULL */
+	bool learn; /* from what is touched, or use what was learned: learning.h, there */
 };
 
 struct thaw_kept {
@@ -88,6 +89,7 @@ struct thaw_kept {
 	uint32_t restarts;    /* workers after the first */
 	uint32_t waiting_ms;  /* not 0: workers die at once; pause before the next */
 	uint32_t refused;     /* requests that were answered by an error for want of a worker */
+	uint32_t warm_source; /* enum thaw_warm_source */
 	char death[THAW_DEATH_TEXT]; /* of the last worker that died; or empty */
 };
 

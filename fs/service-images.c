@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "service-keepers.h"
+#include "thaw/stat.h"
 #include "util/cleanup.h"
 
 struct image *image_find(struct service *service,
@@ -154,16 +155,18 @@ static int run_end(struct job *job, int socket)
 {
 	struct job_message done = { .kind = JOB_DONE };
 	const char *directory = job->image->directory;
+	_cleanup_(closep) int learned = -1;
 
 	/* EINVAL: no mount (any more). */
 	if (umount2(directory, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL &&
 	    errno != ENOENT)
 		done.result = thaw_io(&done.err, -errno, "cannot be unmounted");
 	if (done.result == 0) {
+		learned = learn_last(job->image);
 		service_keeper_clear(job->image->state_directory);
 		(void)rmdir(directory); /* made anew when it is needed */
 	}
-	return job_send(socket, &done, -1) < 0;
+	return job_send(socket, &done, learned) < 0;
 }
 
 static void end_message(struct job *job, const struct job_message *message, int *fd)
@@ -172,6 +175,8 @@ static void end_message(struct job *job, const struct job_message *message, int 
 		service_log(job->service, LOG_ERR, "image-stays", "image",
 			    job->image->name, "identity", job->image->key, "why",
 			    message->err.text, NULL);
+	else if (*fd >= 0)
+		learn_store(job->image, job->service, *fd);
 }
 
 static void end_ended(struct job *job)
@@ -194,7 +199,8 @@ static void image_end(struct image *image, struct service *service)
 		job->message = end_message;
 		job->end = end_ended;
 	}
-	if (!job || job_start(service, job, run_end, NULL, 0) < 0) {
+	if (!job || job_start(service, job, run_end, &image->keeper_end.fd,
+			      image->keeper_end.fd >= 0) < 0) {
 		free(job);
 		image->deadline = thaw_boottime() + 1; /* later, then */
 		service_wake_at(service, image->deadline);
@@ -213,8 +219,10 @@ void image_abandon(struct image *image, struct service *service)
 void images_expire(struct service *service, uint64_t now)
 {
 	for (struct image *image = service->images; image; image = image->next) {
-		if (image->gone || image->state != IMAGE_READY || image->users > 0 ||
-		    image->deadline == 0)
+		if (image->gone || image->state != IMAGE_READY)
+			continue;
+		learn_look(image, service, now);
+		if (image->users > 0 || image->deadline == 0)
 			continue;
 		if (image->deadline <= now ||
 		    (service->draining && service->view_count == 0))
@@ -239,6 +247,10 @@ json_t *image_to_json(struct image *image)
 			   (json_int_t)image->restarts);
 	if (object && image->keeper > 0)
 		(void)json_object_set_new(object, "keeper", json_integer(image->keeper));
+	if (object && image->state == IMAGE_READY)
+		(void)json_object_set_new(
+			object, "warm_source",
+			json_string(thaw_warm_source_name(image->warm_source)));
 	if (object && image->failure[0])
 		(void)json_object_set_new(object, "trouble", json_string(image->failure));
 	return object;

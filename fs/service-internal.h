@@ -15,6 +15,7 @@
  *	service-close.c       the end of views
  *	service-images.c      mounts of images: started, shared, ended
  *	service-keepers.c     what serves them
+ *	service-learn.c       what is learned of them
  *	service-views.c       the list of views, and their leases
  *	service-restore.c     what an earlier service left
  *	service-report.c      JSON about all of it, metrics, log lines
@@ -133,13 +134,14 @@ int connection_invalid(struct connection *connection, const char *parameter);
 enum job_message_kind {
 	JOB_FOUND = 1, /* to the service: the caller's path and images are these */
 	JOB_PREPARED,  /* the directory stands, the scratch layer too */
-	JOB_WANT,      /* the mount of image `number` */
+	JOB_WANT,      /* the mount of image `number`; identities[0]: its index's digest */
 	JOB_LAUNCHED,  /* it was launched, or could not be */
 	JOB_INDEX,     /* the index of image `number`, for later jobs: a descriptor */
 	JOB_DONE,
 	JOB_GO,	    /* to the job: the directory is reserved for it */
 	JOB_READY,  /* the image is mounted at path; with its index, if that is known */
-	JOB_LAUNCH, /* it is to be mounted at path, by this job */
+	/* It is to be mounted at path, by this job; value: learn; fd: what was learned. */
+	JOB_LAUNCH,
 };
 
 #define JOB_PATH 4096u
@@ -174,6 +176,7 @@ struct job {
 	struct view *waits_for_view;
 	struct image *waits_for_image;
 	unsigned wanted; /* number of the image that it waits for */
+	uint8_t index_digest[THAW_DIGEST_SIZE]; /* of that image */
 	bool done;	 /* has said DONE */
 	bool ended;	 /* to be swept */
 	/* fd: descriptor that came with it, or -1; taken by setting *fd to -1. */
@@ -217,6 +220,10 @@ struct image {
 	uint64_t deadline;	  /* when to end it, once unused; 0: in use */
 	pid_t keeper;		  /* 0: not known */
 	struct source keeper_end; /* its pidfd */
+	bool learning;		  /* its keeper may have a trace for us */
+	uint64_t learn_at;	  /* when to look for it; 0: at the end */
+	unsigned learn_pause;	  /* seconds from that to the next look */
+	uint32_t warm_source;	  /* enum thaw_warm_source */
 	unsigned restarts;
 	char failure[256]; /* what is wrong with its workers, for people */
 	bool plain;	   /* no view of it needs a rendered layer */
@@ -255,6 +262,21 @@ _must_check_ int image_find_keeper(const struct image *image,
 void image_check(struct image *image, struct service *service);
 /* What its keeper has written down about its workers. */
 void image_look(struct image *image);
+
+/* -- learning: learning.h -- */
+
+/* warm: the view's choice of warm sets, or NULL. */
+bool learn_wanted(const struct service *service, const char *warm);
+/* A file with what was learned, or -1. */
+int learn_recall(struct service *service, const uint8_t index_digest[THAW_DIGEST_SIZE]);
+/* Its keeper may be learning. */
+void learn_begun(struct image *image, struct service *service);
+/* Is there anything yet? */
+void learn_look(struct image *image, struct service *service, uint64_t now);
+/* In the job that has unmounted it: the keeper's file, or -1. Waits. */
+int learn_last(const struct image *image);
+/* fd is borrowed. */
+void learn_store(struct image *image, struct service *service, int fd);
 
 /* -- views -- */
 

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,8 +18,10 @@
 #include <unistd.h>
 
 #include "keeper.h"
+#include "learning.h"
 #include "service-internal.h"
 #include "util/cleanup.h"
+#include "util/write-all.h"
 
 /* One of its own each time: systemd forgets a scope only some time after its end. */
 void service_keeper_scope(const char *state_directory, char scope[96])
@@ -31,14 +34,37 @@ void service_keeper_scope(const char *state_directory, char scope[96])
 
 void service_keeper_clear(const char *state_directory)
 {
-	_cleanup_(freep) char *state = NULL;
+	static const char *const names[] = { "state", THAW_LEARNED_BEFORE,
+					     THAW_LEARNED_NOW, THAW_LEARNED_NOW ".new" };
+	char path[PATH_MAX];
 
-	if (asprintf(&state, "%s/state", state_directory) < 0) {
-		state = NULL;
-		return;
-	}
-	(void)unlink(state);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (snprintf(path, sizeof(path), "%s/%s", state_directory, names[i]) <
+		    (int)sizeof(path))
+			(void)unlink(path); /* most are not there */
 	(void)rmdir(state_directory);
+}
+
+/* For the keeper, where it looks for it. Without, it learns anew. */
+static void leave_learned(const struct service_launch *launch)
+{
+	_cleanup_(closep) int fd = -1;
+	char path[PATH_MAX], buf[65536];
+	off_t at = 0;
+	ssize_t n;
+
+	if (launch->learned_fd < 0 ||
+	    snprintf(path, sizeof(path), "%s/%s", launch->state_directory,
+		     THAW_LEARNED_BEFORE) >= (int)sizeof(path))
+		return;
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	while (fd >= 0 && (n = pread(launch->learned_fd, buf, sizeof(buf), at)) > 0) {
+		if (write_all(fd, buf, (size_t)n) < 0) {
+			(void)unlink(path);
+			return;
+		}
+		at += n;
+	}
 }
 
 int service_keeper_launch(const struct service_launch *launch, struct thaw_error *err,
@@ -53,6 +79,7 @@ int service_keeper_launch(const struct service_launch *launch, struct thaw_error
 		.uid = launch->uid,
 		.gid = launch->gid,
 		.state_directory = launch->state_directory,
+		.learn = launch->learn,
 	};
 	int r;
 
@@ -60,6 +87,8 @@ int service_keeper_launch(const struct service_launch *launch, struct thaw_error
 	service_keeper_clear(launch->state_directory);
 	if (mkdir(launch->state_directory, 0700) < 0 && errno != EEXIST)
 		return thaw_io(err, -errno, "\"%.300s\"", launch->state_directory);
+	if (launch->learn)
+		leave_learned(launch);
 	if (launch->scope) {
 		service_keeper_scope(launch->state_directory, scope);
 		keeper.scope = scope;
@@ -133,6 +162,7 @@ void image_look(struct image *image)
 	if (thaw_keeper_look(image->state_directory, NULL, &kept, NULL) < 0)
 		return;
 	image->restarts = kept.restarts;
+	image->warm_source = kept.warm_source;
 	if (kept.waiting_ms > 0)
 		(void)snprintf(image->failure, sizeof(image->failure),
 			       "its workers die; the next one in %u ms (%s)",

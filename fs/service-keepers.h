@@ -15,6 +15,8 @@ struct service_launch {
 	uid_t uid;		     /* whom files belong to */
 	gid_t gid;
 	bool scope; /* out of the service's cgroup, under systemd */
+	bool learn; /* see learning.h; then: */
+	int learned_fd; /* what was learned before, or -1 */
 };
 /* In a job. Returns when the mount answers. */
 _must_check_ int service_keeper_launch(const struct service_launch *launch,

@@ -468,6 +468,20 @@ static void method_warm(struct connection *connection)
 static struct thaw_gc_options gc_options; /* of the job about to be forked */
 static struct thaw_gc_image *gc_images;
 static unsigned gc_image_count;
+static json_t *gc_traces; /* that were not used, as entries of the report */
+static uint64_t gc_trace_bytes;
+
+static void collect_trace(void *userdata, const uint8_t index_digest[THAW_DIGEST_SIZE],
+			  size_t size)
+{
+	char hex[THAW_DIGEST_HEX];
+
+	thaw_digest_hex(index_digest, hex);
+	(void)json_array_append_new(gc_traces,
+				    json_pack("{s:s, s:s, s:I}", "kind", "trace", "path",
+					      hex, "bytes", (json_int_t)size));
+	gc_trace_bytes += size;
+}
 
 static int collect_image(void *userdata, const struct thaw_catalogue_image *image)
 {
@@ -492,6 +506,13 @@ static int run_gc(struct job *job, int socket)
 	json_t *report = json_object();
 	int r = thaw_gc(&gc_options, &err, report);
 
+	if (r == 0) {
+		json_t *bytes = json_object_get(report, "bytes");
+
+		(void)json_array_extend(json_object_get(report, "removed"), gc_traces);
+		(void)json_integer_set(bytes, json_integer_value(bytes) +
+						      (json_int_t)gc_trace_bytes);
+	}
 	return answer_json(socket, r, &err, report);
 }
 
@@ -518,7 +539,17 @@ static void method_gc(struct connection *connection)
 		.image_count = gc_image_count,
 		.scratch = service->scratch_directory,
 	};
+	/* The catalogue is the service's alone: not the job's. */
+	gc_traces = json_array();
+	gc_trace_bytes = 0;
+	if (thaw_catalogue_remove_old_traces(service->catalogue,
+					     (int64_t)time(NULL) -
+						     (int64_t)gc_options.days * 86400,
+					     dry, collect_trace, NULL, &err) < 0)
+		service_log(service, LOG_WARNING, "catalogue", "why", err.text, NULL);
 	start_task(connection, "gc", NULL, run_gc);
+	json_decref(gc_traces);
+	gc_traces = NULL;
 	for (unsigned i = 0; i < gc_image_count; i++)
 		free(gc_images[i].path);
 	free(gc_images);

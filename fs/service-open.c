@@ -427,6 +427,7 @@ void job_want_image(struct job *job)
 	struct image *image = service->root ? image_find(service, wanted->identity, uid)
 					    : NULL;
 	struct job_message message = { .kind = JOB_LAUNCH };
+	_cleanup_(closep) int learned = -1;
 
 	if (image && image->state != IMAGE_READY) {
 		job->waits_for_image = image;
@@ -445,13 +446,19 @@ void job_want_image(struct job *job)
 			return;
 		}
 		job->image = image;
+		message.value = learn_wanted(service, lease->warm);
+		if (message.value) {
+			learned = learn_recall(service, job->index_digest);
+			image->learning = learned < 0;
+		}
 	}
 	image->users++;
 	job->images[job->wanted] = image;
 	(void)snprintf(message.path, sizeof(message.path), "%s", image->directory);
 	(void)snprintf(message.more, sizeof(message.more), "%s", image->state_directory);
+	/* Its end is noticed. Nobody has the index of what is mounted only now. */
 	(void)!job_send(job->source.fd, &message,
-			image->index_fd); /* its end is noticed */
+			message.kind == JOB_READY ? image->index_fd : learned);
 }
 
 void open_resume(struct job *job)
@@ -498,7 +505,10 @@ void job_launched(struct job *job, const struct job_message *message, int *fd)
 		job->image = NULL;
 		service_log(service, LOG_INFO, "image-mounted", "image", image->name,
 			    "identity", image->key, NULL);
+		image_look(image);
 		image_ready(image, service, steal_fd(fd));
+		if (image->learning)
+			learn_begun(image, service);
 		return;
 	}
 	service->metrics.launches_failed++;
@@ -630,6 +640,7 @@ static void open_message(struct job *job, const struct job_message *message, int
 		break;
 	case JOB_WANT:
 		job->wanted = message->number;
+		memcpy(job->index_digest, message->identities[0], THAW_DIGEST_SIZE);
 		job_want_image(job);
 		break;
 	case JOB_LAUNCHED:

@@ -48,6 +48,7 @@ struct opener {
 	struct thaw_error err;
 	struct job_message message; /* 16 KiB: one is enough */
 	uint8_t identities[1 + THAW_LAYERS_MAX][THAW_DIGEST_SIZE];
+	uint8_t index_digests[1 + THAW_LAYERS_MAX][THAW_DIGEST_SIZE]; /* of new ones */
 	char *directory; /* resolved */
 	int directory_fd;
 	bool missing; /* when it was first looked for */
@@ -87,8 +88,9 @@ static int identify(struct opener *opener)
 					    &source);
 
 		if (r == 0)
-			r = thaw_image_identify(source, &opener->err,
-						opener->identities[i]);
+			r = thaw_image_identify_index(source, &opener->err,
+						      opener->identities[i],
+						      opener->index_digests[i]);
 		if (r < 0)
 			return r;
 	}
@@ -286,7 +288,7 @@ static int prepare_scratch(struct opener *opener)
 /* -- images -- */
 
 static int launch(struct opener *opener, unsigned number, const char *state_directory,
-		  int *ret_pidfd)
+		  bool learn, int learned_fd, int *ret_pidfd)
 {
 	const struct thaw_lease *lease = opener->lease;
 	const struct service *service = opener->job->service;
@@ -300,6 +302,8 @@ static int launch(struct opener *opener, unsigned number, const char *state_dire
 		.uid = geteuid(),
 		.gid = getegid(),
 		.scope = service->under_systemd,
+		.learn = learn,
+		.learned_fd = learned_fd,
 	};
 	int r;
 
@@ -325,6 +329,8 @@ static int want(struct opener *opener, unsigned number)
 	int r;
 
 	opener->message.number = number;
+	memcpy(opener->message.identities[0], opener->index_digests[number],
+	       THAW_DIGEST_SIZE);
 	r = say(opener, JOB_WANT);
 	if (r == 0)
 		r = hear(opener);
@@ -340,7 +346,8 @@ static int want(struct opener *opener, unsigned number)
 		opener->index_fds[number] = steal_fd(&opener->heard);
 		return 0;
 	}
-	r = launch(opener, number, state_directory, &pidfd);
+	r = launch(opener, number, state_directory, opener->message.value != 0,
+		   opener->heard, &pidfd);
 	opener->message.kind = JOB_LAUNCHED;
 	opener->message.number = number;
 	opener->message.result = r;

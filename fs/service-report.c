@@ -31,6 +31,9 @@ json_t *view_to_json(const struct view *view)
 	if (view->images[0]) {
 		(void)json_object_set_new(object, "image_directory",
 					  json_string(view->images[0]->directory));
+		(void)json_object_set_new(
+			object, "warm_source",
+			json_string(thaw_warm_source_name(view->images[0]->warm_source)));
 	}
 	for (unsigned i = 0; i < 1 + THAW_LAYERS_MAX; i++)
 		if (view->images[i] && view->images[i]->failure[0])
@@ -59,6 +62,8 @@ json_t *stat_to_json(const struct thaw_stat *st)
 	(void)json_object_set_new(
 		object, "warm_state",
 		json_string(st->warm_state < 4 ? warm[st->warm_state] : "unknown"));
+	(void)json_object_set_new(object, "warm_source",
+				  json_string(thaw_warm_source_name(st->warm_source)));
 #define COUNT(key) \
 	(void)json_object_set_new(object, #key, json_integer((json_int_t)st->key))
 	COUNT(worker);

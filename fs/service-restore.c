@@ -152,6 +152,8 @@ static bool take_keeper(struct service *service, struct image *image)
 	if (pidfd < 0 && is_dead(image->directory))
 		return false;
 	image_ready(image, service, pidfd);
+	if (learn_wanted(service, NULL)) /* it may have been, for the service before us */
+		learn_begun(image, service);
 	return true;
 }
 

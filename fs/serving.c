@@ -4,12 +4,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
 #include <unistd.h>
 
+#include "log.h"
 #include "session.h"
+#include "thaw/learned.h"
 #include "util/cleanup.h"
 #include "worker.h"
 
@@ -106,6 +111,69 @@ int thaw_serving_share(struct thaw_serving *serving, const char *path, struct th
 	return r;
 }
 
+static bool has_warm_set(const struct thaw_image *image)
+{
+	for (unsigned i = 0; i < thaw_image_part_count(image); i++) {
+		struct thaw_part_info part;
+
+		thaw_image_part(image, i, &part);
+		if (part.type == THAW_PART_WARM)
+			return true;
+	}
+	return false;
+}
+
+/* 0 when it is in use now. */
+static int use_learned(struct thaw_serving *serving, const char *directory,
+		       struct thaw_error *err)
+{
+	struct thaw_learned learned = { 0 };
+	uint8_t digest[THAW_DIGEST_SIZE];
+	_cleanup_(closep) int fd = -1;
+	char path[PATH_MAX];
+	struct thaw_warm *set;
+	int r;
+
+	if (snprintf(path, sizeof(path), "%s/%s", directory, THAW_LEARNED_BEFORE) >=
+	    (int)sizeof(path))
+		return THAW_NOT_FOUND;
+	fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return THAW_NOT_FOUND;
+	r = thaw_learned_load(fd, err, digest, &learned);
+	if (r < 0)
+		return r;
+	/* Of another image, it would do no harm, and no good. */
+	if (memcmp(digest, thaw_image_info(serving->image)->index_digest, sizeof(digest)))
+		r = THAW_NOT_FOUND;
+	if (r == 0)
+		r = thaw_warm_from_learned(serving->image, &learned, err, &set);
+	thaw_learned_deinit(&learned);
+	if (r == 0 && thaw_warm_pages_add(&serving->warm, set) < 0)
+		r = thaw_oom(err);
+	return r;
+}
+
+void thaw_serving_learn(struct thaw_serving *serving, struct thaw_learning *learning,
+			const char *directory)
+{
+	struct thaw_error err = { 0 };
+	int r;
+
+	if (has_warm_set(serving->image))
+		return;
+	r = use_learned(serving, directory, &err);
+	if (r < 0)
+		thaw_log(LOG_WARNING, "%s: what was learned is not used: %s",
+			 serving->name, err.text);
+	serving->learned = r == 0;
+	if (r == 0)
+		return;
+	thaw_learning_begin(learning, serving->image, serving->counters, directory,
+			    thaw_timeline_now() / 1000);
+	serving->learning = learning;
+}
+
 void thaw_serving_deinit(struct thaw_serving *serving)
 {
 	thaw_warm_pages_deinit(&serving->warm);
@@ -146,7 +214,9 @@ int thaw_serving_work(struct thaw_serving *serving, int fuse_fd, int life, bool 
 	worker.counters = serving->counters;
 	worker.life = life;
 	worker.keeper = atomic_load(&serving->state->common->keeper);
-	worker.trace = serving->trace;
+	worker.trace = serving->trace	   ? serving->trace
+		       : serving->learning ? serving->learning->trace
+					   : NULL;
 	worker.timeline = serving->timeline;
 	if (serving->timeline)
 		thaw_reader_observe(worker.reader, note_decoding, serving->timeline);

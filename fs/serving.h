@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "keeper-state.h"
+#include "learning.h"
 #include "thaw/image.h"
 #include "thaw/timeline.h"
 #include "warm-pages.h"
@@ -21,6 +22,8 @@ struct thaw_serving {
 	struct thaw_state *state; /* shared with keeper and worker; NULL before it is needed */
 	struct thaw_counters *counters; /* of the state, or NULL */
 	struct thaw_trace *trace; /* borrowed; set it to record */
+	struct thaw_learning *learning; /* likewise, in passing */
+	bool learned;			/* the warm set is of a learned trace */
 	struct thaw_timeline *timeline; /* likewise */
 	struct thaw_lookahead *lookahead; /* borrowed; the keeper's */
 	bool no_readahead;	  /* the trace is to name just the pages that are touched */
@@ -40,6 +43,12 @@ _must_check_ int thaw_serving_init_fd(struct thaw_serving *serving, int fd, cons
 /* Make the state (path: see thaw_state_new()), unless there is one; threads must be set. */
 _must_check_ int thaw_serving_share(struct thaw_serving *serving, const char *path,
 				    struct thaw_error *err);
+/*
+ * For an image without warm sets: use what was learned before, a file in directory; or
+ * else learn, with learning (borrowed). Must be shared.
+ */
+void thaw_serving_learn(struct thaw_serving *serving, struct thaw_learning *learning,
+			const char *directory);
 void thaw_serving_deinit(struct thaw_serving *serving);
 
 /*

@@ -13,6 +13,13 @@
 #include "mountinfo.h"
 #include "util/cleanup.h"
 
+const char *thaw_warm_source_name(uint32_t source)
+{
+	static const char *const names[] = { "none", "image", "learned", "learning" };
+
+	return source < sizeof(names) / sizeof(names[0]) ? names[source] : "unknown";
+}
+
 static int ask(const char *directory, struct thaw_error *err, struct thaw_stat *ret_stat)
 {
 	_cleanup_(closep) int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

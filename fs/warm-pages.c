@@ -84,6 +84,28 @@ int thaw_warm_pages_init(struct thaw_warm_pages *warm, const struct thaw_image *
 	return 0;
 }
 
+int thaw_warm_pages_add(struct thaw_warm_pages *warm, struct thaw_warm *set)
+{
+	struct thaw_warm_run *runs = warm->runs;
+
+	if (warm->count == THAW_PARTS_MAX) {
+		thaw_warm_free(set);
+		return -ENOMEM;
+	}
+	warm->sets[warm->count] = set;
+	thaw_warm_info(set, &warm->infos[warm->count++]);
+	warm->run_count = 0;
+	warm->pages = 0;
+	if (collect_runs(warm) == 0) {
+		free(runs);
+		return 0;
+	}
+	warm->count--;
+	warm->runs = runs;
+	thaw_warm_free(set);
+	return -ENOMEM;
+}
+
 void thaw_warm_pages_deinit(struct thaw_warm_pages *warm)
 {
 	for (unsigned i = 0; i < warm->count; i++)

@@ -27,6 +27,8 @@ struct thaw_warm_pages {
 _must_check_ int thaw_warm_pages_init(struct thaw_warm_pages *warm, const struct thaw_image *image,
 				      const char *image_name, const char *choice,
 				      struct thaw_error *err);
+/* One more set, taken: that of a learned trace. -ENOMEM leaves all as it was, and frees it. */
+_must_check_ int thaw_warm_pages_add(struct thaw_warm_pages *warm, struct thaw_warm *set);
 void thaw_warm_pages_deinit(struct thaw_warm_pages *warm);
 
 /* A read that reached the worker: count the pages of it that belong to a set. */

@@ -364,6 +364,7 @@ static void fill_thaw_stat(struct thaw_worker *worker, struct thaw_stat *st)
 		.warm_pages_total = atomic_load(&counters->warm_pages_total),
 		.warm_pages_read = atomic_load(&counters->warm_pages_read),
 		.warm_overtaken = atomic_load(&counters->warm_overtaken),
+		.warm_source = atomic_load(&counters->warm_source),
 	};
 	/* The warmer ended with the keeper, which would have said so. */
 	if (st->keeper == 0 && st->warm_state == THAW_WARM_RUNNING)

@@ -22,12 +22,19 @@ static int serve(const struct thaw_serve_options *options)
 
 static int run(int argc, char **argv)
 {
-	enum { OPT_SOCKET = TOOL_BAD_OPTION + 1, OPT_METRICS, OPT_LINGER, OPT_GRACE };
+	enum {
+		OPT_SOCKET = TOOL_BAD_OPTION + 1,
+		OPT_METRICS,
+		OPT_LINGER,
+		OPT_GRACE,
+		OPT_NO_LEARN
+	};
 	static const struct option options[] = {
 		{ "socket", required_argument, NULL, OPT_SOCKET },
 		{ "metrics", required_argument, NULL, OPT_METRICS },
 		{ "linger", required_argument, NULL, OPT_LINGER },
 		{ "grace", required_argument, NULL, OPT_GRACE },
+		{ "no-learn", no_argument, NULL, OPT_NO_LEARN },
 		{ "help", no_argument, NULL, TOOL_HELP },
 		{ 0 },
 	};
@@ -42,6 +49,9 @@ static int run(int argc, char **argv)
 			break;
 		case OPT_METRICS:
 			serving.metrics = optarg;
+			break;
+		case OPT_NO_LEARN:
+			serving.no_learn = true;
 			break;
 		case OPT_LINGER:
 		case OPT_GRACE:
@@ -80,5 +90,7 @@ const struct tool_command tool_serve = {
 		"  --metrics=FILE    keep metrics in FILE, as Prometheus text\n"
 		"  --linger=SECONDS  how long an image stays mounted after its last view (10)\n"
 		"  --grace=SECONDS   how long views outlive a lost connection (60)\n"
+		"  --no-learn        record nothing of what is touched in images without a\n"
+		"                    warm set, and use nothing that was recorded\n"
 		"  --help            show this help\n",
 };

@@ -45,6 +45,8 @@ static json_t *to_json(const struct thaw_stat *st)
 	(void)json_object_set_new(object, "last_death",
 				  st->death[0] ? json_string(st->death) : json_null());
 	(void)json_object_set_new(object, "warm_state", json_string(warm_state(st)));
+	(void)json_object_set_new(object, "warm_source",
+				  json_string(thaw_warm_source_name(st->warm_source)));
 #define COUNT(key) \
 	(void)json_object_set_new(object, #key, json_integer((json_int_t)st->key))
 	COUNT(worker);
@@ -122,6 +124,10 @@ static void print_text(const char *directory, const struct thaw_stat *st)
 		       (unsigned long long)st->warm_pages, (unsigned long long)st->warm_pages_total,
 		       (unsigned long long)st->warm_pages_read,
 		       (unsigned long long)st->warm_overtaken);
+	if (st->warm_source == THAW_SOURCE_LEARNED)
+		printf("; learned from an earlier mount");
+	else if (st->warm_source == THAW_SOURCE_LEARNING)
+		printf("; learning for the next mount");
 	printf("\n");
 }
 

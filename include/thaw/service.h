@@ -4,6 +4,8 @@
  * The node service: opens, shares, lists and closes views on one machine. Its
  * protocol is described in doc/protocol.md.
  */
+#include <stdbool.h>
+
 #include "thaw/error.h"
 
 struct thaw_serve_options {
@@ -11,6 +13,7 @@ struct thaw_serve_options {
 	const char *metrics; /* file to keep metrics in (Prometheus text), or NULL */
 	int linger; /* seconds that an unused image stays mounted; -1: the default, 10 */
 	int grace;  /* seconds that views outlive their connection; -1: the default, 60 */
+	bool no_learn; /* from what is touched in images without a warm set */
 };
 
 /*

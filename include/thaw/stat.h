@@ -14,7 +14,7 @@
 #include "thaw/error.h"
 #include "thaw/image.h"
 
-#define THAW_STAT_VERSION   2u
+#define THAW_STAT_VERSION   3u
 #define THAW_STAT_OPCODES   64u /* FUSE's request numbers (linux/fuse.h) are below */
 #define THAW_STAT_LATENCIES 24u
 #define THAW_STAT_DEATH	    160u
@@ -25,6 +25,16 @@ enum thaw_warm_state {
 	THAW_WARM_FINISHED = 2,
 	THAW_WARM_STOPPED = 3, /* early: memory, damage, or killed */
 };
+
+/* Where the pages come from that the warmer pushes. */
+enum thaw_warm_source {
+	THAW_SOURCE_NONE = 0,
+	THAW_SOURCE_IMAGE = 1,	  /* the image's warm sets */
+	THAW_SOURCE_LEARNED = 2,  /* a trace of an earlier mount */
+	THAW_SOURCE_LEARNING = 3, /* none: what is touched now is recorded for the next */
+};
+/* "none", "image", "learned", "learning" */
+const char *thaw_warm_source_name(uint32_t source);
 
 struct thaw_stat {
 	uint32_t version; /* THAW_STAT_VERSION */
@@ -47,6 +57,8 @@ struct thaw_stat {
 	uint64_t warm_pages_total; /* in the warm sets in use */
 	uint64_t warm_pages_read;  /* asked for although pushed */
 	uint64_t warm_overtaken;   /* asked for before the warmer came to them */
+	uint32_t warm_source;	   /* enum thaw_warm_source */
+	uint32_t reserved;
 };
 
 #define THAW_IOCTL_STAT _IOR('t', 1, struct thaw_stat)

@@ -65,7 +65,7 @@ _thaw()
 			--quiet --json" ;;
 		stat) options="--json" ;;
 		doctor) options="--json" ;;
-		serve) options="--socket --metrics --linger --grace" ;;
+		serve) options="--socket --metrics --linger --grace --no-learn" ;;
 		open) options="--writable --scratch-size --layer --lease --label --shared --warm --user
 			--socket --json" ;;
 		close) options="--force --socket --json" ;;

@@ -11,7 +11,7 @@ struct keeper {
 	struct thaw_state *state; /* the serving's */
 	int fuse_fd;
 	int life[2]; /* a pipe; workers have its first end, we alone the second */
-	int signals; /* SIGTERM and SIGINT: end; SIGHUP: hand over */
+	int signals; /* SIGTERM and SIGINT: end; SIGHUP: hand over; SIGUSR1: end learning */
 	bool foreground;
 	struct thaw_warmer warmer;
 	struct thaw_lookahead lookahead;

@@ -455,6 +455,10 @@ static int take_signal(struct keeper *keeper)
 
 	if (read(keeper->signals, &info, sizeof(info)) != (ssize_t)sizeof(info))
 		return 0;
+	if (info.ssi_signo == SIGUSR1) {
+		thaw_learning_end(keeper->serving->learning);
+		return 0;
+	}
 	if (info.ssi_signo != SIGHUP)
 		return (int)info.ssi_signo;
 	thaw_keeper_hand_over(keeper);
@@ -537,6 +541,7 @@ int thaw_keeper_loop(struct keeper *keeper)
 	(void)sigaddset(&ending, SIGTERM);
 	(void)sigaddset(&ending, SIGINT);
 	(void)sigaddset(&ending, SIGHUP);
+	(void)sigaddset(&ending, SIGUSR1);
 	keeper->signals = signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK);
 	r = keeper->signals < 0 ? -errno : loop(keeper);
 	end_all(keeper);

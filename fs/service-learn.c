@@ -10,14 +10,17 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "keeper.h"
 #include "learning.h"
 #include "thaw/learned.h"
 #include "util/cleanup.h"
@@ -25,8 +28,9 @@
 /* Seconds between looks whether a keeper has learned: from, and no more after. */
 #define LOOK_FIRST 15u
 #define LOOK_LAST  480u
-/* How long the keeper of a mount that is gone may take to write what it has. */
+/* How long a keeper may take to write what it has. */
 #define KEEPER_MS  2000
+#define STEP_MS	   2
 
 static void log_failure(struct service *service, const struct thaw_error *err)
 {
@@ -126,14 +130,29 @@ void learn_look(struct image *image, struct service *service, uint64_t now)
 		service_wake_at(service, image->learn_at);
 }
 
-int learn_last(const struct image *image)
+/*
+ * Not by its end: others' mount namespaces may keep copies of the mount, and its keeper
+ * serves those.
+ */
+static bool still_learning(const struct image *image)
 {
 	struct pollfd keeper = { .fd = image->keeper_end.fd, .events = POLLIN };
+	struct thaw_kept kept;
+
+	return poll(&keeper, 1, STEP_MS) == 0 &&
+	       thaw_keeper_look(image->state_directory, NULL, &kept, NULL) == 0 &&
+	       kept.warm_source == THAW_SOURCE_LEARNING;
+}
+
+int learn_last(const struct image *image)
+{
+	unsigned waited = 0;
 
 	if (!image->learning)
 		return -1;
-	/* Somebody may be in the mount yet, which then goes on without a name. */
-	if (keeper.fd >= 0)
-		(void)poll(&keeper, 1, KEEPER_MS);
+	if (image->keeper_end.fd >= 0 &&
+	    syscall(SYS_pidfd_send_signal, image->keeper_end.fd, SIGUSR1, NULL, 0) == 0)
+		while (waited < KEEPER_MS && still_learning(image))
+			waited += STEP_MS;
 	return open_file(image->state_directory);
 }

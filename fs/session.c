@@ -267,6 +267,7 @@ void thaw_session_hold_signals(bool hold)
 	(void)sigaddset(&ending, SIGTERM);
 	(void)sigaddset(&ending, SIGINT);
 	(void)sigaddset(&ending, SIGHUP);
+	(void)sigaddset(&ending, SIGUSR1);
 	(void)pthread_sigmask(hold ? SIG_BLOCK : SIG_UNBLOCK, &ending, NULL);
 }
 

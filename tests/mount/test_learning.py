@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -186,6 +187,32 @@ def test_worker_killed_while_learning(work):
         import_from(session.view)
         assert session.stat()["requests"].get("read", 0) == 0
         session.close()
+
+
+def test_mount_that_others_keep(work):
+    """A mount namespace that was copied meanwhile keeps the mount, and its keeper, alive."""
+    path = image("small", work)
+    with service(work, "--linger=0") as node, node.client() as client:
+        holders, keepers = [], []
+
+        def use(view):
+            import_from(view)
+            keepers.extend(i["keeper"] for i in node.images())
+            holder = subprocess.Popen(["unshare", "-m", "--propagation", "private", "cat"],
+                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            holders.append(holder)
+            holder.stdin.write(b"x")
+            holder.stdin.flush()
+            assert holder.stdout.read(1) == b"x"  # it has its namespace
+
+        try:
+            learn(node, client, path, use=use)
+            assert len(node.events("learned")) == 1
+            assert os.path.exists(f"/proc/{keepers[0]}")  # or this tests nothing
+        finally:
+            for holder in holders:
+                holder.communicate()
+        wait_until(lambda: not os.path.exists(f"/proc/{keepers[0]}"), "the keeper's end")
 
 
 def test_gc(work):

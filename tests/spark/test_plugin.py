@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The SparkPlugin: views that the node service holds, by a session's own settings."""
-import json
 import os
 import shutil
 import signal
+import zipfile
 
 import pytest
 
 from support import command
-from support.command import binary, run, start, thaw
+from support.command import binary, run
 from support.mounts import mount_at, wait_until
+from support.service import service
 from support.spark import server
-from support.warm import image
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.heavy]
 
@@ -36,7 +36,12 @@ def built(session_directory):
 
 def test_one_jar_for_all(built):
     """Whatever it is compiled against: so it runs with either."""
-    assert len({jar.read_bytes() for jar in built}) == 1
+    contents = []
+    for jar in built:
+        with zipfile.ZipFile(jar) as archive:
+            contents.append({name: archive.read(name) for name in archive.namelist()
+                             if name.endswith(".class")})
+    assert contents[0] == contents[1] and "io/thaw/spark/ThawPlugin.class" in contents[0]
 
 
 SESSIONS = """
@@ -57,33 +62,21 @@ except Exception as error:
 """
 
 
-def views(traces):
-    env = {**os.environ, "THAW_RUNTIME_DIR": str(traces.runtime), "THAW_STATE_DIR": str(traces.state)}
-    return json.loads(thaw("ps", "--json", env=env).out)["views"]
-
-
-def test_views_by_session_setting(built, work):
-    small = image("small", work)
-    (work / "views").mkdir()
-    with server("spark4", "local-cluster[1,1,512]", work, spark_plugins="io.thaw.spark.ThawPlugin",
-                spark_executor_extraClassPath=built[0], spark_driver_extraClassPath=built[0],
-                spark_thaw_command=binary(), spark_thaw_lease=30) as running:
-        env = running.traces.environment(running.spark)
-        service = start("serve", "--linger=0", env=env)
-        try:
-            wait_until(lambda: (running.traces.runtime / "socket").exists(), "the node service")
-            told = running.client(SESSIONS, small, work / "views" / "alice")
-            assert {place[0] for place in told["first"]} == {str(work / "views" / "alice")}
-            # Sessions that ask for nothing have the server's Python.
-            assert {place[0] for place in told["plain"]} == {str(running.spark.path)}
-            assert "alice2/bin/python" in told["error"]
-            assert [view["directory"] for view in views(running.traces)] == \
-                [str(work / "views" / "alice")]
-            # At the executor's end the view is closed, once nothing is in it.
-            executor, = running.executors()
-            os.kill(executor, signal.SIGTERM)
-            wait_until(lambda: executor not in running.executors(), "the executor to end")
-            wait_until(lambda: not mount_at(work / "views" / "alice"), "the view to end", 60)
-        finally:
-            service.terminate()
-            service.wait(30)
+def test_views_by_session_setting(built, scientific, work):
+    view = work / "views" / "alice"
+    view.parent.mkdir()
+    with service(work, "--linger=0") as node, \
+            server("spark4", "local-cluster[1,1,512]", work, spark_plugins="io.thaw.spark.ThawPlugin",
+                   spark_executor_extraClassPath=built[0], spark_driver_extraClassPath=built[0],
+                   spark_thaw_command=binary(), spark_thaw_lease=30) as running:
+        told = running.client(SESSIONS, scientific, view)
+        assert {place[0] for place in told["first"]} == {str(view)}
+        # Sessions that ask for nothing have the server's Python.
+        assert {place[0] for place in told["plain"]} == {str(running.spark.path)}
+        assert "alice2/bin/python" in told["error"]
+        assert [found["directory"] for found in node.views()] == [str(view)]
+        assert node.views()[0]["lease"]["kind"] == "ttl"
+        # An executor's end is told to nobody: the view's time runs out.
+        executor, = running.executors()
+        os.kill(executor, signal.SIGKILL)
+        wait_until(lambda: not mount_at(view), "the view to end", 60)

@@ -85,7 +85,8 @@ class Traces:
         if not home.exists():
             home.mkdir()
             for entry in spark.home.iterdir():
-                (home / entry.name).symlink_to(entry)
+                if entry.name != "work":
+                    (home / entry.name).symlink_to(entry)
         return home
 
     def environment(self, spark):

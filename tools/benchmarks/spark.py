@@ -48,7 +48,7 @@ class Cluster:
         # Executors of a local cluster write into SPARK_HOME: one of the run's own.
         home = os.path.join(work, "spark")
         os.mkdir(home)
-        for name in os.listdir(spark.home):
+        for name in set(os.listdir(spark.home)) - {"work"}:
             os.symlink(spark.home / name, os.path.join(home, name))
         kept = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG")}
         self.environment = dict(

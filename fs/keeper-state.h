@@ -23,7 +23,7 @@
 #include "thaw/error.h"
 #include "thaw/image.h"
 
-#define THAW_STATE_VERSION 2u
+#define THAW_STATE_VERSION 3u
 #define THAW_SLOTS_MAX	   1024u
 /* A whole request of the largest kind: reading into less is EINVAL, whatever comes. */
 #define THAW_REQUEST_MAX ((1u << 20) + 4096u)
@@ -70,6 +70,7 @@ struct thaw_slot {
 	_Atomic uint32_t storage; /* reading from the image's file: how long is not ours to say */
 	_Atomic uint32_t guilt;	  /* of workers' deaths, while at work on ... */
 	_Atomic uint64_t blamed;  /* ... this request */
+	_Atomic uint64_t counted; /* the last request that is among those counted */
 	/* A page of its own, as the kernel writes here; filled when its len is not 0. */
 	_Alignas(4096) uint8_t request[THAW_REQUEST_MAX];
 };

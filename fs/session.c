@@ -79,6 +79,17 @@ static void save_init(struct thaw_common *common, const void *bytes, size_t n)
 	atomic_store(&common->init_size, (uint32_t)n);
 }
 
+/* Once: one that is served again was counted, unless its first worker died before. */
+static void count_request(struct thaw_worker *worker, const struct fuse_in_header *header)
+{
+	if (slot && atomic_load(&slot->counted) == header->unique)
+		return;
+	if (header->opcode < THAW_STAT_OPCODES)
+		count_add(&worker->counters->requests[header->opcode], 1);
+	if (slot)
+		atomic_store(&slot->counted, header->unique);
+}
+
 static ssize_t counted_read(int fd, void *buf, size_t size, void *userdata)
 {
 	struct thaw_worker *worker = userdata;
@@ -104,8 +115,7 @@ static ssize_t counted_read(int fd, void *buf, size_t size, void *userdata)
 	request_began = thaw_timeline_now();
 	if (header.opcode == FUSE_INIT)
 		save_init(worker->state->common, buf, (size_t)n);
-	if (header.opcode < THAW_STAT_OPCODES)
-		count_add(&worker->counters->requests[header.opcode], 1);
+	count_request(worker, &header);
 	if (worker->timeline)
 		note_request(worker->timeline, buf, (size_t)n);
 	return n;
@@ -233,6 +243,7 @@ static int replay(struct fuse_session *session, struct thaw_worker *worker)
 		if (thaw_slot_request(slot, &header) && thaw_wants_answer(&header) &&
 		    header.opcode != FUSE_INIT) {
 			atomic_store(&common->replaying, i + 1);
+			count_request(worker, &header);
 			r = process(session, slot->request, header.len);
 		}
 		if (r == 0)

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -29,6 +28,25 @@ static int set_text(char *to, size_t size, const char *text, const char *what, s
 	if (snprintf(to, size, "%s", text ? text : "") >= (int)size)
 		return thaw_io(err, -ENAMETOOLONG, "the %s", what);
 	return 0;
+}
+
+/*
+ * The keeper's lock on its state: of the open file description, by inheritance, so that
+ * it is held until the last copy is closed. It can be looked at without being taken:
+ * whoever merely looks must not be in the way of one who adopts at that moment.
+ */
+static bool lock_state(const struct thaw_state *state)
+{
+	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+	return fcntl(state->fd, F_OFD_SETLK, &whole) == 0;
+}
+
+static bool is_locked(const struct thaw_state *state)
+{
+	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+	return fcntl(state->fd, F_OFD_GETLK, &whole) == 0 && whole.l_type != F_UNLCK;
 }
 
 /* -- starting -- */
@@ -180,8 +198,7 @@ int thaw_keeper_launch(const struct thaw_keeper_launch *launch, struct thaw_erro
 	if (r < 0)
 		return r;
 	r = write_plan(state->plan, launch, err);
-	/* The keeper's, by inheritance: it is held until its last copy is closed. */
-	if (r == 0 && flock(state->fd, LOCK_EX | LOCK_NB) < 0)
+	if (r == 0 && !lock_state(state))
 		r = thaw_io(err, -errno, "\"%.300s\"", path);
 	if (r == 0) {
 		const int fds[] = { state->fd, launch->image_fd };
@@ -260,7 +277,7 @@ int thaw_keeper_look(const char *state_directory, struct thaw_error *err,
 		return r;
 	plan = state->plan;
 	/* A keeper holds the lock as long as it lives, whatever numbers say. */
-	kept = flock(state->fd, LOCK_SH | LOCK_NB) < 0;
+	kept = is_locked(state);
 	keeper = kept ? open_process(plan->keeper, plan->keeper_began) : -1;
 	worker = open_process(plan->worker, plan->worker_began);
 	if (ret_kept)
@@ -271,6 +288,9 @@ int thaw_keeper_look(const char *state_directory, struct thaw_error *err,
 			*ret_pidfd = steal_fd(&keeper);
 		return 0;
 	}
+	/* It has not written down yet who it is, or a worker has not that it lives. */
+	if (kept)
+		return thaw_io(err, -EBUSY, "its keeper is about to begin, or to end");
 	return worker >= 0 ? THAW_ORPHANED : THAW_NOT_FOUND;
 }
 
@@ -285,7 +305,7 @@ int thaw_keeper_adopt(const char *state_directory, const char *scope, struct tha
 		return thaw_io(err, -ENOENT, "\"%.300s\": no keeper's state", state_directory);
 	if (r < 0)
 		return r;
-	if (flock(state->fd, LOCK_EX | LOCK_NB) < 0) {
+	if (!lock_state(state)) {
 		r = thaw_io(err, -EBUSY, "it has a keeper");
 	} else {
 		const int fds[] = { state->fd };

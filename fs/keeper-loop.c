@@ -147,6 +147,12 @@ static void __attribute__((noreturn)) run_worker(struct keeper *keeper)
 	int r;
 
 	(void)setsid(); /* what a terminal says is for the keeper */
+	/*
+	 * Said by the worker too: should the keeper die before it has said so, nobody
+	 * else would know. Its lock is held by us until that is done.
+	 */
+	keeper->state->plan->worker_began = thaw_process_began(getpid());
+	keeper->state->plan->worker = getpid();
 	thaw_state_leave_plan(keeper->state);
 	thaw_log_close(); /* the keeper's */
 	thaw_sandbox_close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
@@ -205,6 +211,8 @@ void thaw_keeper_start_worker(struct keeper *keeper)
 	pid_t pid;
 
 	keeper->retry_at = 0;
+	keeper->state->plan->fuse_fd = keeper->fuse_fd;
+	keeper->state->plan->image_fd = thaw_image_fd(keeper->serving->image);
 	atomic_store(&common->error, 0);
 	atomic_store(&common->ready, 0);
 	pid = fork();
@@ -228,8 +236,6 @@ void thaw_keeper_start_worker(struct keeper *keeper)
 	atomic_store(&common->waiting_ms, 0);
 	if (keeper->workers++ > 0)
 		atomic_fetch_add(&common->restarts, 1);
-	keeper->state->plan->fuse_fd = keeper->fuse_fd;
-	keeper->state->plan->image_fd = thaw_image_fd(keeper->serving->image);
 	thaw_keeper_watch(keeper, pid, keeper->worker_fd, true);
 }
 

@@ -166,8 +166,9 @@ static int keep_on(struct thaw_state *state, int fuse_fd, int image_fd, int work
 		if (r < 0)
 			(void)thaw_oom(err);
 	}
+	/* Whoever asked may have been killed: the worker needs a keeper all the same. */
 	if (r == 0 && teller >= 0)
-		r = thaw_keeper_tell(teller, 0, NULL);
+		(void)!thaw_keeper_tell(teller, 0, NULL);
 	if (r < 0) {
 		(void)safe_close(worker_fd);
 		(void)safe_close(fuse_fd);

@@ -104,7 +104,7 @@ _must_check_ int thaw_keeper_launch(const struct thaw_keeper_launch *launch,
  * What serves by this state directory? 0 when there is a keeper: *ret_pidfd is
  * its. THAW_ORPHANED when the keeper has died and its worker serves on: then
  * thaw_keeper_adopt(). THAW_NOT_FOUND when nobody is left, or there is no state.
- * Either out-parameter may be NULL.
+ * -EBUSY, class I/O, while a keeper begins or ends: look again. Either out-parameter may be NULL.
  */
 #define THAW_ORPHANED 2
 _must_check_ int thaw_keeper_look(const char *state_directory, struct thaw_error *err,
@@ -112,7 +112,8 @@ _must_check_ int thaw_keeper_look(const char *state_directory, struct thaw_error
 /*
  * Start a new keeper (`thaw keep`) for a worker whose own has died: it takes over
  * the descriptors from the worker, which serves on. Needs the right to ptrace(2)
- * it. Returns when it keeps. -ESRCH, class I/O, when the worker has ended too.
+ * it. Returns when it keeps. -ESRCH, class I/O, when the worker has ended too; -EBUSY
+ * when it has a keeper.
  */
 _must_check_ int thaw_keeper_adopt(const char *state_directory, const char *scope,
 				   struct thaw_error *err, int *ret_pidfd);

@@ -221,6 +221,10 @@ void images_expire(struct service *service, uint64_t now)
 	for (struct image *image = service->images; image; image = image->next) {
 		if (image->gone || image->state != IMAGE_READY)
 			continue;
+		if (image->check_at && image->check_at <= now)
+			image_check(image, service);
+		else if (image->check_at)
+			service_wake_at(service, image->check_at);
 		learn_look(image, service, now);
 		if (image->users > 0 || image->deadline == 0)
 			continue;

@@ -153,7 +153,7 @@ struct job_message {
 	struct thaw_error err;
 	unsigned number;
 	uint8_t identities[1 + THAW_LAYERS_MAX][THAW_DIGEST_SIZE];
-	bool made; /* of READY: the image needs no layer */
+	bool made; /* of READY: the image needs no layer; of a check: it may be served */
 	uint64_t value;
 	char device[32];
 	char path[JOB_PATH];
@@ -229,6 +229,7 @@ struct image {
 	bool plain;	   /* no view of it needs a rendered layer */
 	int index_fd;	   /* for jobs that render: thaw_image_share(), or -1 */
 	bool checked;	   /* a job looks whether it lives */
+	uint64_t check_at; /* when to look, since its keeper is not known; 0: it is */
 	bool lost;	   /* nobody serves it */
 	bool gone;	   /* to be swept */
 };
@@ -260,6 +261,8 @@ _must_check_ int image_find_keeper(const struct image *image,
 				   int *ret_pidfd);
 /* Its keeper has ended: ask by a job whether anybody serves it. */
 void image_check(struct image *image, struct service *service);
+/* Who keeps it cannot be said now. */
+void image_check_later(struct image *image, struct service *service);
 /* What its keeper has written down about its workers. */
 void image_look(struct image *image);
 

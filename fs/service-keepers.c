@@ -6,13 +6,19 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <poll.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,6 +28,41 @@
 #include "service-internal.h"
 #include "util/cleanup.h"
 #include "util/write-all.h"
+
+#define ANSWER_TIMEOUT_MS 2000
+/* How long a keeper may take to say who it is; another may be adopting just now. */
+#define BEGIN_TIMEOUT_MS 5000
+#define CHECK_PAUSE	 2u /* seconds until somebody unknown is looked for again */
+
+bool service_nobody_answers(const char *directory)
+{
+	int status = 0, fd;
+	pid_t pid = fork();
+	struct pollfd ended;
+
+	if (pid < 0)
+		return false;
+	if (pid == 0) {
+		struct statfs fs;
+
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		/* Never answered from what the kernel remembers, as look-ups are. */
+		_exit(statfs(directory, &fs) < 0 &&
+		      (errno == ENOTCONN || errno == ECONNABORTED ||
+		       errno == ECONNREFUSED));
+	}
+	fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	ended = (struct pollfd){ .fd = fd, .events = POLLIN };
+	if (fd >= 0 && poll(&ended, 1, ANSWER_TIMEOUT_MS) == 0)
+		(void)kill(
+			pid,
+			SIGKILL); /* hangs: may be alive; the loop reaps it, or nobody can */
+	else
+		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+			;
+	(void)safe_close(fd);
+	return WIFEXITED(status) && WEXITSTATUS(status) == 1;
+}
 
 /* One of its own each time: systemd forgets a scope only some time after its end. */
 void service_keeper_scope(const char *state_directory, char scope[96])
@@ -144,14 +185,23 @@ int image_find_keeper(const struct image *image, const struct service *service,
 		      struct thaw_error *err, int *ret_pidfd)
 {
 	char scope[96];
-	int r = thaw_keeper_look(image->state_directory, err, NULL, ret_pidfd);
+	int r;
 
-	if (r != THAW_ORPHANED)
-		return r;
-	service_keeper_scope(image->state_directory, scope);
-	r = thaw_keeper_adopt(image->state_directory,
-			      service->under_systemd ? scope : NULL, err, ret_pidfd);
-	return r < 0 ? r : THAW_ORPHANED;
+	for (int waited = 0;; waited += 5) {
+		r = thaw_keeper_look(image->state_directory, err, NULL, ret_pidfd);
+		if (r == THAW_ORPHANED) {
+			service_keeper_scope(image->state_directory, scope);
+			r = thaw_keeper_adopt(image->state_directory,
+					      service->under_systemd ? scope : NULL, err,
+					      ret_pidfd);
+			if (r == 0)
+				return THAW_ORPHANED;
+		}
+		/* Of a service that was killed: its job may have started one just before. */
+		if (r != -EBUSY || waited >= BEGIN_TIMEOUT_MS)
+			return r;
+		(void)poll(NULL, 0, 5); /* ms */
+	}
 }
 
 void image_look(struct image *image)
@@ -180,6 +230,8 @@ static int run_check(struct job *job, int socket)
 	_cleanup_(closep) int pidfd = -1;
 
 	done.result = image_find_keeper(job->image, job->service, &done.err, &pidfd);
+	/* What is not known to be dead is taken to be alive. */
+	done.made = pidfd >= 0 || !service_nobody_answers(job->image->directory);
 	return job_send(socket, &done, pidfd) < 0;
 }
 
@@ -212,6 +264,14 @@ static void check_message(struct job *job, const struct job_message *message, in
 		service->metrics.keepers_adopted++;
 		service_log(service, LOG_WARNING, "keeper-replaced", "image", image->name,
 			    "identity", image->key, NULL);
+	} else if (message->result != 0 && message->made) {
+		service_log(service, LOG_WARNING, "keeper-unknown", "image", image->name,
+			    "identity", image->key, "why",
+			    message->result < 0 ? message->err.text
+						: "keeper and worker have ended",
+			    NULL);
+		image_check_later(image, service);
+		return;
 	} else if (message->result != 0) {
 		service->metrics.keepers_lost++;
 		service_log(service, LOG_WARNING, "image-lost", "image", image->name,
@@ -231,13 +291,20 @@ static void check_ended(struct job *job)
 
 	image->checked = false;
 	if (!job->done && image->state == IMAGE_READY && !image->gone)
-		image_lost(image, job->service);
+		image_check_later(image, job->service);
+}
+
+void image_check_later(struct image *image, struct service *service)
+{
+	image->check_at = thaw_boottime() + CHECK_PAUSE;
+	service_wake_at(service, image->check_at);
 }
 
 void image_check(struct image *image, struct service *service)
 {
 	struct job *job = image->checked ? NULL : job_new(service, "check image", NULL);
 
+	image->check_at = 0;
 	if (!job)
 		return;
 	job->image = image;

@@ -21,6 +21,11 @@ struct service_launch {
 /* In a job. Returns when the mount answers. */
 _must_check_ int service_keeper_launch(const struct service_launch *launch,
 				       struct thaw_error *err, int *ret_pidfd);
+/*
+ * Is a mount dead? One that does not say so in time may be alive. Waits: by a child,
+ * since a hung one would hold us up.
+ */
+bool service_nobody_answers(const char *directory);
 /* Remove what a keeper that has ended leaves in its state directory, and that. */
 void service_keeper_clear(const char *state_directory);
 /* Name of the scope that a keeper runs in. */

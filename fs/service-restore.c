@@ -10,15 +10,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -30,43 +27,6 @@
 #include "service-keepers.h"
 #include "thaw/mount.h"
 #include "util/cleanup.h"
-
-#define ANSWER_TIMEOUT_MS 2000
-
-/* Is there anybody to answer? Asked by a child, since a hung one would hold us up. */
-static bool is_dead(const char *directory)
-{
-	int status = 0, fd;
-	pid_t pid = fork();
-	struct pollfd ended;
-
-	if (pid < 0)
-		return false;
-	if (pid == 0) {
-		struct stat st;
-		/* A new look-up each time: what the kernel remembers says nothing. */
-		int r = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-		if (r >= 0)
-			r = fstatat(r, ".thaw-is-there-anybody", &st, 0) < 0 &&
-					    errno != ENOENT
-				    ? -1
-				    : 0;
-		_exit(r < 0 && (errno == ENOTCONN || errno == ECONNABORTED ||
-				errno == ECONNREFUSED));
-	}
-	fd = (int)syscall(SYS_pidfd_open, pid, 0);
-	ended = (struct pollfd){ .fd = fd, .events = POLLIN };
-	if (fd >= 0 && poll(&ended, 1, ANSWER_TIMEOUT_MS) == 0)
-		(void)kill(
-			pid,
-			SIGKILL); /* hangs: may be alive; the loop reaps it, or nobody can */
-	else
-		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-			;
-	(void)safe_close(fd);
-	return WIFEXITED(status) && WEXITSTATUS(status) == 1;
-}
 
 static bool starts_with(const char *path, const char *directory)
 {
@@ -149,9 +109,11 @@ static bool take_keeper(struct service *service, struct image *image)
 			    "identity", image->key, "why", err.text, NULL);
 	}
 	/* Without state, or unreadable: served by somebody all the same, if it answers. */
-	if (pidfd < 0 && is_dead(image->directory))
+	if (pidfd < 0 && service_nobody_answers(image->directory))
 		return false;
 	image_ready(image, service, pidfd);
+	if (pidfd < 0)
+		image_check_later(image, service);
 	if (learn_wanted(service, NULL)) /* it may have been, for the service before us */
 		learn_begun(image, service);
 	return true;

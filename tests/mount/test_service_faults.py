@@ -164,6 +164,61 @@ def test_keeper_killed(work, image):
         assert (work / "view" / "file").read_bytes() == b"data"
 
 
+def test_keeper_killed_while_all_look(work, image):
+    """Whoever asks how things are is not in the way of the keeper's successor."""
+    with service(work) as node, node.client() as client:
+        client.open("s", str(image), work / "view")
+        done = threading.Event()
+        wrong = []
+
+        def look():
+            try:
+                with node.client() as own:
+                    while not done.is_set():
+                        assert own.images()[0]["state"] == "ready"
+            except BaseException as error:  # noqa: B902
+                wrong.append(error)
+
+        threads = [threading.Thread(target=look) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            for number in range(10):
+                keeper = keeper_of(client)
+                os.kill(keeper, signal.SIGKILL)
+                wait_until(lambda: wrong or node.metrics(client)["thaw_keepers_adopted_total"] > number,
+                           "another keeper")
+                assert not wrong, wrong
+                assert (work / "view" / "file").read_bytes() == b"data"
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join(30)
+        assert not wrong, wrong
+        assert node.metrics(client)["thaw_keepers_lost_total"] == 0
+        assert not node.events("keeper-unknown")
+
+
+def test_service_killed_while_a_keeper_is_adopting(work, image):
+    """The one that its job has started goes on, and the next service finds it."""
+    with service(work) as node:
+        with node.client() as client:
+            client.open("s", str(image), work / "view", lease={"kind": "ttl"})
+        for number in range(10):
+            with node.client() as client:
+                keeper = keeper_of(client)
+            os.kill(keeper, signal.SIGKILL)
+            threading.Event().wait(number / 1000)
+            node.kill().start()
+            with node.client() as client:
+                assert keeper_of(client) != keeper
+                worker = worker_of(node, client, "s", work / "view")
+                os.kill(worker, signal.SIGKILL)
+                # Asks the worker, so that there is another before its keeper is killed.
+                assert worker_of(node, client, "s", work / "view") != worker
+        assert not node.events("keeper-unknown") and not node.events("detached")
+
+
 def test_keeper_killed_while_the_service_is_away(work, image):
     with service(work) as node, node.client() as client:
         client.open("s", str(image), work / "view", lease={"kind": "ttl"})
@@ -230,8 +285,15 @@ def test_killed_at_random_during_imports(work, packed):
     generator = random.Random(7)
     done = threading.Event()
     killed = {"worker": 0, "keeper": 0, "service": 0, "client": 0}
+    wrong = []
 
     def kill_around():
+        try:
+            kill_until_done()
+        except BaseException as error:  # noqa: B902
+            wrong.append(error)
+
+    def kill_until_done():
         while not done.wait(0.05):
             what = generator.choice(sorted(killed))
             try:
@@ -246,23 +308,24 @@ def test_killed_at_random_during_imports(work, packed):
                     other.kill()
                     other.wait()
                 else:
-                    with node.client() as client:
-                        image = client.images()[0]
-                        pid = image.get("keeper") if what == "keeper" else \
-                            client.stat("s", str(work / "view"))["worker"]
+                    pid = serving(what)
                     if not pid:
                         continue
                     os.kill(pid, signal.SIGKILL)
-                    if what == "keeper":
-                        # Both dead at once is the end: the next waits for a new keeper.
-                        wait_until(lambda: replaced(pid), "another keeper")
+                    # Both dead at once is the end: the next waits for a new one.
+                    wait_until(lambda: serving(what) not in (None, pid), f"another {what}")
                 killed[what] += 1
-            except (OSError, NodeError, LookupError):
+            except OSError:
                 pass
 
-    def replaced(pid):
-        with node.client() as client:
-            return client.images()[0].get("keeper") not in (None, pid)
+    def serving(what):
+        try:
+            with node.client() as client:
+                if what == "worker":
+                    return client.stat("s", str(work / "view"))["worker"]
+                return client.images()[0].get("keeper")
+        except (OSError, NodeError, LookupError):
+            return None
 
     with service(work) as node:
         node.thaw("open", "s", work / "env.thaw", work / "view")
@@ -276,6 +339,7 @@ def test_killed_at_random_during_imports(work, packed):
         finally:
             done.set()
             killer.join(60)
+        assert not wrong, wrong
         assert sum(killed.values()) >= 5, killed
         assert [v["session"] for v in node.views() if v["session"] == "s"] == ["s"]
 

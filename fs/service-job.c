@@ -69,28 +69,38 @@ int job_receive(int socket, struct job_message *ret_message, int *ret_fd)
 
 /* -- the child -- */
 
+static pid_t parent_pid; /* 0: this is the service itself */
+
+/*
+ * Half of a job must not go on under a service that does not know of it: the next one
+ * undoes what it finds.
+ */
+static void end_with_service(void)
+{
+	if (parent_pid == 0)
+		return;
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent_pid)
+		_exit(1);
+}
+
 static void __attribute__((noreturn))
 run_child(struct job *job, int socket, pid_t parent,
 	  int (*run)(struct job *job, int socket), const int *keep, unsigned keep_count)
 {
-	int kept[2 + THAW_LAYERS_MAX] = { socket };
+	int kept[3 + THAW_LAYERS_MAX] = { socket, job->service->lock_fd };
 	sigset_t none;
 
-	/*
-	 * Half of a job must not go on under a service that does not know of it: the
-	 * next one undoes what it finds.
-	 */
-	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent)
-		_exit(1);
+	parent_pid = parent;
+	end_with_service();
 	(void)sigemptyset(&none); /* valid arguments: cannot fail */
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 	(void)signal(SIGTERM, SIG_DFL);
 	(void)signal(SIGINT, SIG_DFL);
 	/* A client must see its connection end when the service closes it, whatever jobs are about. */
 	for (unsigned i = 0; i < keep_count; i++)
-		kept[1 + i] = keep[i];
-	thaw_close_all_but(kept, 1 + keep_count);
+		kept[2 + i] = keep[i];
+	thaw_close_all_but(kept, 2 + keep_count);
 	_exit(run(job, socket));
 }
 
@@ -105,6 +115,7 @@ int job_become(const struct job *job, uid_t uid, gid_t gid, const gid_t *groups,
 		return 0;
 	if (setgroups(group_count, groups) < 0 || setegid(gid) < 0 || seteuid(uid) < 0)
 		return -errno;
+	end_with_service(); /* changing ids has cleared it */
 	return 0;
 }
 
@@ -115,7 +126,7 @@ void job_unbecome(const struct job *job)
 	/* With the wrong rights nothing may go on. */
 	if (seteuid(0) < 0 || setegid(0) < 0 || setgroups(0, NULL) < 0)
 		_exit(1);
-	(void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* changing ids has cleared it */
+	end_with_service(); /* likewise */
 }
 
 /* -- the service -- */

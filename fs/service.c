@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <poll.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -32,6 +33,8 @@
  * the longer the more views there are.
  */
 #define LOOK_INTERVAL(service) (1u + (service)->view_count / 256)
+/* Jobs of a service that was killed are killed too: how long that may take. */
+#define JOBS_END_MS 10000
 
 /* -- events -- */
 
@@ -190,9 +193,28 @@ static void say_where_state_is(struct service *service)
 	free(place.path);
 }
 
-/* One service to a run-time directory; the lock ends with the process. */
+/*
+ * Jobs inherit the other kind of lock on the same file, and hold it to their end: what
+ * one of a killed service is at must be over before anybody looks at what there is.
+ */
+static void wait_for_jobs(struct service *service)
+{
+	for (int waited = 0; flock(service->lock_fd, LOCK_EX | LOCK_NB) < 0; waited += 5) {
+		if (errno != EWOULDBLOCK || waited >= JOBS_END_MS) {
+			service_log(service, LOG_WARNING, "earlier-jobs-stay", NULL);
+			return;
+		}
+		(void)poll(NULL, 0, 5); /* ms */
+	}
+}
+
+/*
+ * One service to a run-time directory. The lock is one that children do not inherit: it
+ * ends with this process, whatever it had just forked.
+ */
 static int lock(struct service *service, struct thaw_error *err)
 {
+	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	_cleanup_(freep) char *path = NULL;
 
 	if (asprintf(&path, "%s/lock", service->runtime) < 0) {
@@ -202,9 +224,11 @@ static int lock(struct service *service, struct thaw_error *err)
 	service->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (service->lock_fd < 0)
 		return thaw_io(err, -errno, "\"%.300s\"", path);
-	if (flock(service->lock_fd, LOCK_EX | LOCK_NB) == 0)
+	if (fcntl(service->lock_fd, F_SETLK, &whole) == 0) {
+		wait_for_jobs(service);
 		return 0;
-	if (errno == EWOULDBLOCK)
+	}
+	if (errno == EAGAIN || errno == EACCES)
 		return thaw_refused(err, "a service has \"%.300s\" already",
 				    service->runtime);
 	return thaw_io(err, -errno, "\"%.300s\"", path);

@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 
@@ -48,8 +50,10 @@ class Service:
             code = self.process.poll()
             assert code is None, f"thaw serve ended with {code}: {self.log}"
             try:
-                self.client().close()
-                return True
+                # Not the one before, whose socket a child of its last moment may have yet.
+                with self.client() as client:
+                    peer = client.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+                    return struct.unpack("iII", peer)[0] == self.process.pid
             except OSError:
                 return False
 

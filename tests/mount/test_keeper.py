@@ -185,8 +185,8 @@ def test_unmounted_while_there_is_no_worker(work, packed):
 
 
 # Any signal but SIGKILL counts as the worker's own doing. This one leaves no core, whose
-# writing would wait for the thread that waits for storage.
-CRASH = signal.SIGUSR1
+# writing would wait for the thread that waits for storage, and no worker holds it back.
+CRASH = signal.SIGUSR2
 
 
 # -- in flight: the image lies on a mount whose own worker is stopped

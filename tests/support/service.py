@@ -108,6 +108,8 @@ class Service:
     def drain(self):
         """Close everything, and see that nothing is left."""
         with self.client() as client:
+            # What was asked for by a client that was killed may yet become a view.
+            wait_until(lambda: self.metrics(client)["thaw_jobs"] == 0, "jobs to end")
             for session in {view["session"] for view in client.list()}:
                 try:
                     client.close_view(session, force=True)

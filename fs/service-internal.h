@@ -230,6 +230,7 @@ struct image {
 	int index_fd;	   /* for jobs that render: thaw_image_share(), or -1 */
 	bool checked;	   /* a job looks whether it lives */
 	uint64_t check_at; /* when to look, since its keeper is not known; 0: it is */
+	bool unknown;	   /* and the log has been told */
 	bool lost;	   /* nobody serves it */
 	bool gone;	   /* to be swept */
 };

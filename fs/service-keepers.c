@@ -32,7 +32,7 @@
 #define ANSWER_TIMEOUT_MS 2000
 /* How long a keeper may take to say who it is; another may be adopting just now. */
 #define BEGIN_TIMEOUT_MS 5000
-#define CHECK_PAUSE	 2u /* seconds until somebody unknown is looked for again */
+#define CHECK_PAUSE	 5u /* seconds until somebody unknown is looked for again */
 
 bool service_nobody_answers(const char *directory)
 {
@@ -176,6 +176,7 @@ void image_follow_keeper(struct image *image, struct service *service, int pidfd
 	if (pidfd < 0)
 		return;
 	image->keeper = pid_of(pidfd);
+	image->unknown = false;
 	if (source_add(service, &image->keeper_end, pidfd, EPOLLIN, keeper_ended) < 0)
 		(void)safe_close(
 			pidfd); /* its end goes unnoticed until the mount table is looked at */
@@ -265,11 +266,13 @@ static void check_message(struct job *job, const struct job_message *message, in
 		service_log(service, LOG_WARNING, "keeper-replaced", "image", image->name,
 			    "identity", image->key, NULL);
 	} else if (message->result != 0 && message->made) {
-		service_log(service, LOG_WARNING, "keeper-unknown", "image", image->name,
-			    "identity", image->key, "why",
-			    message->result < 0 ? message->err.text
-						: "keeper and worker have ended",
-			    NULL);
+		if (!image->unknown)
+			service_log(service, LOG_WARNING, "keeper-unknown", "image",
+				    image->name, "identity", image->key, "why",
+				    message->result < 0 ? message->err.text
+							: "keeper and worker have ended",
+				    NULL);
+		image->unknown = true;
 		image_check_later(image, service);
 		return;
 	} else if (message->result != 0) {

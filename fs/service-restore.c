@@ -8,8 +8,6 @@
 #include "service-internal.h"
 
 #include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -112,8 +110,10 @@ static bool take_keeper(struct service *service, struct image *image)
 	if (pidfd < 0 && service_nobody_answers(image->directory))
 		return false;
 	image_ready(image, service, pidfd);
-	if (pidfd < 0)
+	if (pidfd < 0) {
+		image->unknown = r < 0; /* said above */
 		image_check_later(image, service);
+	}
 	if (learn_wanted(service, NULL)) /* it may have been, for the service before us */
 		learn_begun(image, service);
 	return true;

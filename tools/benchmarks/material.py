@@ -194,7 +194,7 @@ class Material:
         thaw=$1 level=$2 tree=$3 copies=$4 out=$5; names=$(dirname "$out")/names; mkdir "$names"
         set --; for i in $(seq 2 "$copies"); do
             ln -s "$tree" "$names/copy-$i"; set -- "$@" "copy-$i/."; done
-        tar --transform 's,/\\./,/,S;s,/\\.$,,S' -cf - -C "$tree" . -C "$names" "$@" |
+        tar --hard-dereference --transform 's,/\\./,/,S;s,/\\.$,,S' -cf - -C "$tree" . -C "$names" "$@" |
             "$thaw" pack --quiet --level "$level" -o "$out" -
         """
         image = self.make(name, lambda out: spawn.run(spawn.shell(

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Layers: what is rendered, once, and what happens to a store that is not as it should be. */
 #include "check.h"
+#include "failing-malloc.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -40,38 +41,6 @@ ssize_t __wrap_write(int fd, const void *data, size_t len)
 	if (writes_left > 0)
 		writes_left--;
 	return __real_write(fd, data, len);
-}
-
-static long allocations_left = -1; /* until one fails; -1: none */
-static bool allocation_failed;
-
-static bool allocation_fails(void)
-{
-	if (allocations_left < 0 || allocations_left-- > 0)
-		return false;
-	allocation_failed = true;
-	return true;
-}
-
-void *__real_malloc(size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_malloc(size_t size)
-{
-	return allocation_fails() ? NULL : __real_malloc(size);
-}
-
-void *__real_calloc(size_t count, size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_calloc(size_t count, size_t size)
-{
-	return allocation_fails() ? NULL : __real_calloc(count, size);
-}
-
-void *__real_realloc(void *p, size_t size);
-void *__wrap_realloc(void *p, size_t size);
-void *__wrap_realloc(void *p, size_t size)
-{
-	return allocation_fails() ? NULL : __real_realloc(p, size);
 }
 
 /* -- an environment -- */

@@ -65,19 +65,9 @@ json_t *stat_to_json(const struct thaw_stat *st)
 	(void)json_object_set_new(object, "warm_source",
 				  json_string(thaw_warm_source_name(st->warm_source)));
 #define COUNT(key) \
-	(void)json_object_set_new(object, #key, json_integer((json_int_t)st->key))
-	COUNT(worker);
-	COUNT(seconds);
-	COUNT(bytes_read);
-	COUNT(bytes_stored);
-	COUNT(bytes_decompressed);
-	COUNT(cache_hits);
-	COUNT(cache_misses);
-	COUNT(frame_errors);
-	COUNT(warm_pages);
-	COUNT(warm_pages_total);
-	COUNT(warm_pages_read);
-	COUNT(warm_overtaken);
+	(void)json_object_set_new(object, #key, json_integer((json_int_t)st->key));
+	COUNT(worker)
+	THAW_STAT_COUNTS(COUNT)
 #undef COUNT
 	return object;
 }

@@ -61,6 +61,20 @@ struct thaw_stat {
 	uint32_t reserved;
 };
 
+/* X(name) for each plain count that is shown by its name, whoever shows it. */
+#define THAW_STAT_COUNTS(X)    \
+	X(seconds)             \
+	X(bytes_read)          \
+	X(bytes_stored)        \
+	X(bytes_decompressed)  \
+	X(cache_hits)          \
+	X(cache_misses)        \
+	X(frame_errors)        \
+	X(warm_pages)          \
+	X(warm_pages_total)    \
+	X(warm_pages_read)     \
+	X(warm_overtaken)
+
 #define THAW_IOCTL_STAT _IOR('t', 1, struct thaw_stat)
 
 /*

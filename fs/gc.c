@@ -143,15 +143,11 @@ static bool is_key(const char *name)
 	return strlen(name) == 64 && strspn(name, "0123456789abcdef") == 64;
 }
 
-static void collect_trees(struct gc *gc, const char *kind, const char *marker)
+static void collect_trees(struct gc *gc, const char *store, const char *marker)
 {
-	_cleanup_(freep) char *store = NULL;
+	DIR *directory = opendir(store);
 	const struct dirent *entry;
-	DIR *directory;
 
-	if (thaw_state_directory(kind, NULL, NULL, &store) < 0)
-		return;
-	directory = opendir(store);
 	while (directory && (entry = readdir(directory)) != NULL) {
 		struct stat st;
 		char path[4096];
@@ -166,6 +162,18 @@ static void collect_trees(struct gc *gc, const char *kind, const char *marker)
 	}
 	if (directory)
 		(void)closedir(directory);
+}
+
+static void collect_stores(struct gc *gc)
+{
+	_cleanup_(freep) char *layers = NULL, *small = NULL, *extracted = NULL;
+
+	if (thaw_state_directory("layers", NULL, NULL, &layers) == 0)
+		collect_trees(gc, layers, "manifest");
+	if (thaw_runtime_directory("layers", NULL, NULL, &small) == 0)
+		collect_trees(gc, small, "manifest");
+	if (thaw_state_directory("extracted", NULL, NULL, &extracted) == 0)
+		collect_trees(gc, extracted, ".");
 }
 
 void thaw_gc_layer(const char *tree)
@@ -301,8 +309,7 @@ int thaw_gc(const struct thaw_gc_options *options, struct thaw_error *err, json_
 		r = thaw_io(err, r,
 			    "the tables of mounts cannot be read: nothing is removed");
 	} else {
-		collect_trees(&gc, "layers", "manifest");
-		collect_trees(&gc, "extracted", ".");
+		collect_stores(&gc);
 		collect_images(&gc);
 		if (thaw_state_directory("scratch", NULL, err, &scratch) == 0)
 			collect_scratch(&gc, scratch);

@@ -89,10 +89,8 @@ static void remove_scratch(const struct job *job)
  */
 static void remove_layers(const struct job *job, const struct thaw_mountpoint *mounted)
 {
-	size_t len = strlen(job->service->layers_directory);
-
 	for (const char *p = mounted->lower; *p; p = thaw_mountinfo_next_lower(p))
-		if (strncmp(p, job->service->layers_directory, len) == 0)
+		if (opener_is_layer(job->service, p))
 			thaw_gc_layer(p);
 }
 

@@ -339,6 +339,8 @@ void open_resume(struct job *job); /* service-open.c, for the two above */
 struct request;
 int opener_run(struct job *job, int socket);
 int changer_run(struct job *job, int socket);
+/* Whether this lower directory of a view is a rendered layer. */
+bool opener_is_layer(const struct service *service, const char *path);
 
 /* service-open.c, for service-change.c. */
 struct request *request_new(void);
@@ -393,7 +395,8 @@ struct service {
 	uid_t uid;
 	char *runtime; /* run-time directory */
 	char *images_directory, *sessions_directory, *empty_directory, *keepers_directory;
-	char *scratch_directory, *memory_directory, *layers_directory;
+	char *scratch_directory, *memory_directory;
+	char *layers_directory, *small_layers_directory;
 	char *socket_path;
 	bool made_socket;
 	struct thaw_catalogue *catalogue;

@@ -389,6 +389,33 @@ static void leave_index(struct opener *opener, unsigned number,
 	(void)!job_send(opener->socket, &opener->message, fd);
 }
 
+/*
+ * Layers up to this size live in the run-time directory, in memory as a rule. Most are a
+ * few scripts, one layer for each view, made and removed with it; and ext4 searches past
+ * the inodes that were removed lately for each new one (doc/tried.md).
+ */
+#define SMALL_LAYER (1u << 20)
+
+static const char *choose_store(const struct service *service,
+				const struct thaw_image *image)
+{
+	return thaw_layer_size(image) <= SMALL_LAYER ? service->small_layers_directory
+						     : service->layers_directory;
+}
+
+static bool is_below(const char *path, const char *directory)
+{
+	size_t len = strlen(directory);
+
+	return strncmp(path, directory, len) == 0 && path[len] == '/';
+}
+
+bool opener_is_layer(const struct service *service, const char *path)
+{
+	return is_below(path, service->layers_directory) ||
+	       is_below(path, service->small_layers_directory);
+}
+
 static int render(struct opener *opener, unsigned number)
 {
 	_cleanup_(thaw_image_freep) struct thaw_image *image = NULL;
@@ -396,7 +423,6 @@ static int render(struct opener *opener, unsigned number)
 	_cleanup_(freep) char *interpreter = NULL;
 	struct thaw_layer_options options = {
 		.prefix = opener->directory,
-		.store = opener->job->service->layers_directory,
 	};
 	int r;
 
@@ -416,6 +442,7 @@ static int render(struct opener *opener, unsigned number)
 		return thaw_oom(&opener->err);
 	leave_index(opener, number, image);
 	options.interpreter = interpreter;
+	options.store = choose_store(opener->job->service, image);
 	return thaw_layer_render(image, reader, &options, &opener->err,
 				 &opener->rendered[number]);
 }
@@ -683,12 +710,9 @@ static int take_old_layers(struct opener *opener)
 			     : thaw_refused(&opener->err, "\"%.300s\": the view is gone",
 					    opener->directory);
 	for (const char *p = mounted.lower; *p; p = thaw_mountinfo_next_lower(p)) {
-		size_t len = strlen(opener->job->service->layers_directory);
-
 		for (unsigned i = 0; i < opener->request->first_new; i++)
 			if (strcmp(p, opener->images[i]) == 0 && previous &&
-			    strncmp(previous, opener->job->service->layers_directory,
-				    len) == 0) {
+			    opener_is_layer(opener->job->service, previous)) {
 				opener->rendered[i] = strdup(previous);
 				if (!opener->rendered[i])
 					return thaw_oom(&opener->err);

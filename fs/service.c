@@ -167,6 +167,7 @@ static int directories(struct service *service, struct thaw_error *err)
 		{ "empty", &service->empty_directory },
 		{ "keepers", &service->keepers_directory },
 		{ "memory", &service->memory_directory },
+		{ "layers", &service->small_layers_directory },
 	};
 	int r = 0;
 
@@ -436,6 +437,7 @@ static void deinit(struct service *service)
 	free(service->memory_directory);
 	free(service->scratch_directory);
 	free(service->layers_directory);
+	free(service->small_layers_directory);
 	free(service->socket_path);
 }
 

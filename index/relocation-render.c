@@ -463,3 +463,18 @@ size_t thaw_layer_prefix_max(const struct thaw_image *image)
 	}
 	return max;
 }
+
+uint64_t thaw_layer_size(const struct thaw_image *image)
+{
+	uint64_t size = 0;
+
+	for (uint32_t i = 0; i < thaw_image_relocated_count(image); i++) {
+		struct thaw_relocated file;
+		struct thaw_inode inode;
+
+		thaw_image_relocated(image, i, &file);
+		if (thaw_image_inode(image, file.ino, &inode) == 0)
+			size += inode.size;
+	}
+	return size;
+}

@@ -66,3 +66,5 @@ _must_check_ int thaw_layer_prefix(const char *prefix, struct thaw_error *err,
  * nothing bounds it.
  */
 size_t thaw_layer_prefix_max(const struct thaw_image *image);
+/* What the relocated files take, in bytes; their prefix's length apart. */
+uint64_t thaw_layer_size(const struct thaw_image *image);

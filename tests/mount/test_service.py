@@ -484,7 +484,7 @@ def python(view, script):
 def test_environment_is_bound_to_its_place(node, work, packed):
     """Each view for its own directory; what was rendered for it goes with it."""
     thaw("pack", packed.archive, "-o", work / "env.thaw", "--quiet")
-    layers = node.state / "layers"
+    layers = node.runtime / "layers"
     with node.client() as client:
         for name in ("a", "b"):
             client.open("s", str(work / "env.thaw"), work / name, writable=name == "b")
@@ -504,6 +504,26 @@ def test_environment_is_bound_to_its_place(node, work, packed):
         before = os.stat(layers / kept / "manifest").st_ino
         client.open("s", str(work / "env.thaw"), work / "kept")
         assert os.stat(layers / kept / "manifest").st_ino == before
+
+
+@pytest.mark.parametrize("padding, place", [(0, "runtime"), (1 << 20, "state")])
+def test_small_layers_live_in_the_run_time_directory(node, work, padding, place):
+    script = b"#!/x\n_prefix_records = [('a', '/build/env', 'text')]\n"
+    image = pack(work / "env.thaw", member(b"bin/conda-unpack", script, mode=0o755),
+                 member(b"conda-meta/history"), member(b"conda-meta/x-1-0.json", b"{}"),
+                 member(b"a", b"/build/env/lib\n" + b"#" * padding))
+    (work / "view").mkdir()
+    with node.client() as client:
+        client.open("s", str(image), work / "view")
+        assert (work / "view" / "a").read_bytes().startswith(bytes(work / "view") + b"/lib\n")
+        found = {name: [n for n in os.listdir(store) if not n.startswith(".")]
+                 for name in ("runtime", "state")
+                 if (store := getattr(node, name) / "layers").exists()}
+        assert {name: len(keys) for name, keys in found.items()} == {
+            "runtime": 0, "state": 0, place: 1}
+        client.close_view("s")
+    node.thaw("gc", "--days=0")
+    assert not [n for n in os.listdir(getattr(node, place) / "layers") if not n.startswith(".")]
 
 
 def test_pip_in_a_users_writable_view(node, work, packed, user):

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -30,8 +31,10 @@ SANITIZED_PARTS = ("cli", "hostile")
 class Part:
     """One run of one test program: its counts, and what failed."""
 
-    def __init__(self, name):
+    def __init__(self, name, output=None):
+        """output: where the program's own output goes; None: as it comes."""
         self.name = name
+        self.output = output
         self.passed = 0
         self.skipped = []
         self.failed = []
@@ -143,9 +146,9 @@ def run_meson(directory, suites, excuses):
     return part
 
 
-def run_pytest(name, binary, scratch, arguments, excuses):
-    part = Part(name)
-    report = scratch / f"{len(list(scratch.iterdir()))}.xml"
+def run_pytest(name, binary, scratch, arguments, excuses, output=None):
+    part = Part(name, output)
+    report = scratch / (re.sub(r"\W+", "-", name) + ".xml")
     command = [sys.executable, "-B", "-m", "pytest", "-q", f"--junitxml={report}",
                "-c", str(TESTS / "pytest.ini"), "--rootdir", str(TESTS), *arguments]
     code = _run(part, command, THAW_BIN=str(binary))
@@ -158,13 +161,43 @@ def run_pytest(name, binary, scratch, arguments, excuses):
 
 
 def _run(part, command, **variables):
-    print(f"\n== {part.name}", flush=True)
+    print(f"\n== {part.name}", file=part.output, flush=True)
     environment = dict(os.environ, PYTHONDONTWRITEBYTECODE="1", **variables)
     start = time.monotonic()
-    code = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL,
+    code = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=part.output,
                           stderr=subprocess.STDOUT, cwd=build.ROOT).returncode
     part.seconds = time.monotonic() - start
     return code
+
+
+def run_lanes(lanes, scratch):
+    """Run lists of jobs beside each other, each list in order; gives all their parts.
+
+    Tests wait more than they compute. A job takes where its output goes: the first list's
+    is shown as it comes, the others' when all have ended.
+    """
+    results = [[] for _ in lanes]
+    outputs = [None] + [open(scratch / f"lane-{number}", "w+", encoding="utf-8", errors="replace")
+                        for number in range(1, len(lanes))]
+
+    def go(number):
+        for job in lanes[number]:
+            results[number].append(job(outputs[number]))
+
+    threads = [threading.Thread(target=go, args=(number,)) for number in range(1, len(lanes))]
+    for thread in threads:
+        thread.start()
+    go(0)
+    for thread in threads:
+        thread.join()
+    for output in outputs[1:]:
+        output.seek(0)
+        shutil.copyfileobj(output, sys.stdout)
+        output.close()
+    for number, (jobs, parts) in enumerate(zip(lanes, results)):
+        if len(jobs) != len(parts):
+            raise RuntimeError(f"list {number} of the tests ended early")
+    return [part for parts in results for part in parts]
 
 
 def _distrust(part, code):
@@ -224,15 +257,24 @@ def run(arguments, scratch):
     checked = release if arguments.fast else build.build("sanitize", *options)
     excuses = find_excuses()
 
-    parts = []
-    if not arguments.pytest:
-        parts.append(run_meson(checked, ("unit", "fuzz"), excuses))
-    selected = arguments.pytest or [*([] if arguments.all else ["-m", "not heavy"]), str(TESTS)]
-    parts.append(run_pytest("commands and mounts", release / "thaw", scratch, selected, excuses))
+    def pytest(name, binary, *selected):
+        return lambda output: run_pytest(name, binary, scratch, selected, excuses, output)
+
+    if arguments.pytest:
+        lanes = [[pytest("selected tests", release / "thaw", *arguments.pytest)]]
+        if not arguments.fast:
+            lanes[0].append(pytest("selected tests, with sanitizers", checked / "thaw",
+                                   *arguments.pytest))
+        return summary(run_lanes(lanes, scratch))
+    light = [] if arguments.all else ["-m", "not heavy"]
+    parts = [run_meson(checked, ("unit", "fuzz"), excuses)]
+    lanes = [[pytest("commands and mounts", release / "thaw", *light,
+                     *(str(TESTS / part) for part in ("cli", "hostile", "mount")))],
+             [pytest("Spark", release / "thaw", *light, str(TESTS / "spark"))]]
     if not arguments.fast:
-        selected = arguments.pytest or [str(TESTS / part) for part in SANITIZED_PARTS]
-        parts.append(run_pytest("commands and hostile input, with sanitizers",
-                                checked / "thaw", scratch, selected, excuses))
+        lanes[1].append(pytest("commands and hostile input, with sanitizers", checked / "thaw",
+                               *(str(TESTS / part) for part in SANITIZED_PARTS)))
+    parts += run_lanes(lanes, scratch)
     return summary(parts)
 
 

@@ -148,3 +148,24 @@ def test_last_line(capsys, passed, failed, skipped, line, code):
     out = capsys.readouterr().out.splitlines()
     assert out[-1] == line
     assert (f"{skipped} skipped" in out) == bool(skipped)
+
+
+def test_lanes(work, capfd):
+    """Each list in order; what the others print comes whole, after the first."""
+    def job(name):
+        def run(output):
+            part = run_tests.Part(name, output)
+            run_tests._run(part, [sys.executable, "-c", f"print('said by {name}')"])
+            return part
+        return run
+
+    parts = run_tests.run_lanes([[job("a"), job("b")], [job("c"), job("d")], []], work)
+    assert [part.name for part in parts] == ["a", "b", "c", "d"]
+    said = [line for line in capfd.readouterr().out.splitlines() if line.startswith("said")]
+    assert said == [f"said by {name}" for name in "abcd"]
+
+
+def test_a_lane_that_breaks_is_no_success(work, monkeypatch):
+    monkeypatch.setattr("threading.excepthook", lambda _: None)
+    with pytest.raises(RuntimeError, match="list 1"):
+        run_tests.run_lanes([[], [lambda output: 1 / 0]], work)

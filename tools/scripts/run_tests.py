@@ -283,7 +283,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="thaw-tools-test-") as scratch:
         try:
             code = run(arguments, Path(scratch))
-        except build.BuildError as error:
+        except (build.BuildError, RuntimeError) as error:
             print(f"tools/test: {error}", file=sys.stderr)
             print("0 passed, 1 failed", flush=True)
             code = 1

@@ -150,6 +150,14 @@ static int take_lease(struct connection *connection, struct request *request,
 	return 0;
 }
 
+static bool own_group(const struct connection *connection, gid_t gid)
+{
+	for (unsigned i = 0; i < connection->group_count; i++)
+		if (connection->groups[i] == gid)
+			return true;
+	return gid == connection->gid;
+}
+
 static int take_owner(struct connection *connection, struct request *request, int64_t uid,
 		      int64_t gid)
 {
@@ -159,15 +167,19 @@ static int take_owner(struct connection *connection, struct request *request, in
 	lease->uid = uid >= 0	     ? (uid_t)uid
 		     : service->root ? connection->uid
 				     : service->uid;
-	lease->gid = gid >= 0 ? (gid_t)gid : uid >= 0 ? (gid_t)uid : connection->gid;
-	if ((uid >= 0 || gid >= 0) && lease->uid != connection->uid &&
-	    connection->uid != 0) {
+	/* Whose group is not known has the one of the same number, as most users do. */
+	lease->gid = gid >= 0					 ? (gid_t)gid
+		     : uid >= 0 && lease->uid != connection->uid ? (gid_t)uid
+								 : connection->gid;
+	if (uid >= (int64_t)UINT32_MAX || gid >= (int64_t)UINT32_MAX)
+		return connection_invalid(connection,
+					  uid >= (int64_t)UINT32_MAX ? "uid" : "gid");
+	if (connection->uid != 0 && (uid >= 0 || gid >= 0) &&
+	    (lease->uid != connection->uid || !own_group(connection, lease->gid))) {
 		connection_refuse(connection, "Denied",
-				  "only root opens views for others");
+				  "only root opens views for other users or groups");
 		return -EPERM;
 	}
-	if (uid >= (int64_t)UINT32_MAX || gid >= (int64_t)UINT32_MAX)
-		return connection_invalid(connection, "uid");
 	request->uid = lease->uid;
 	request->gid = lease->gid;
 	if (lease->uid == connection->uid && connection->group_count > 0) {

@@ -101,6 +101,21 @@ def test_groups_count_too(node, work, image, home, user):
 
 
 @pytest.mark.root
+def test_a_group_that_is_not_ones_own(node, work, image, home, user):
+    """Its rights would be the caller's when the directory is made."""
+    (work / "roots").mkdir()
+    (work / "roots").chmod(0o770)
+    for owner in (f"{user.pw_uid}:0", f"0:{user.pw_gid}"):
+        denied(node, user, "only root", "open", f"--user={owner}", "s", image,
+               work / "roots" / "view")
+    denied(node, user, "permission denied", "open", f"--user={user.pw_uid}", "s", image,
+           work / "roots" / "view", code=6)
+    assert os.listdir(work / "roots") == [] and node.views() == []
+    as_user(node, user, "open", f"--user={user.pw_uid}:{user.pw_gid}", "s", image, home / "view")
+    as_user(node, user, "close", "s")
+
+
+@pytest.mark.root
 def test_the_image_is_opened_by_the_caller(node, work, image, home, user):
     """Nobody gets to see through the service what he cannot open himself."""
     image.chmod(0o600)

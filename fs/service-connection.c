@@ -417,6 +417,9 @@ static void accept_one(struct service *service, int fd)
 	thaw_varlink_init(&connection->stream, fd, THAW_VARLINK_CALL_MAX,
 			  THAW_VARLINK_REPLY_MAX);
 	r = read_credentials(connection);
+	/* Without root's rights we could not take a stranger's, and would act with our own. */
+	if (r == 0 && !service->root && !connection->privileged)
+		r = -EACCES;
 	if (r == 0 && too_many(service, connection->uid))
 		r = -EMFILE;
 	if (r == 0)
@@ -474,12 +477,38 @@ void connections_sweep(struct service *service)
 	}
 }
 
+/*
+ * One that nobody listens to any more is removed: we hold the lock of the run-time
+ * directory. With --socket it may be something else, or another service's.
+ */
+static int clear_socket(const struct sockaddr_un *address, struct thaw_error *err)
+{
+	_cleanup_(closep) int fd = -1;
+	struct stat st;
+
+	if (lstat(address->sun_path, &st) < 0)
+		return 0; /* binding will tell */
+	if (!S_ISSOCK(st.st_mode))
+		return thaw_refused(err, "\"%.300s\": exists and is no socket",
+				    address->sun_path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	/* EAGAIN: so many wait already. */
+	if (fd >= 0 &&
+	    (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 ||
+	     errno == EAGAIN))
+		return thaw_refused(err, "\"%.300s\": somebody listens there",
+				    address->sun_path);
+	(void)unlink(address->sun_path);
+	return 0;
+}
+
 static int bind_socket(const char *path, bool for_all, struct thaw_error *err,
 		       int *ret_fd)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	_cleanup_(closep) int fd = socket(AF_UNIX,
 					  SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int r;
 
 	if (fd < 0)
 		return thaw_io(err, -errno, "no socket can be made");
@@ -488,8 +517,9 @@ static int bind_socket(const char *path, bool for_all, struct thaw_error *err,
 				    "socket \"%.200s\": %zu bytes, and %zu is the limit",
 				    path, strlen(path), sizeof(address.sun_path) - 1);
 	strcpy(address.sun_path, path);
-	/* We hold the lock of the run-time directory: a socket that lies there is a dead one. */
-	(void)unlink(path);
+	r = clear_socket(&address, err);
+	if (r < 0)
+		return r;
 	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
 		return thaw_io(err, -errno, "socket \"%.300s\"", path);
 	if (chmod(path, for_all ? 0666 : 0600) < 0 || listen(fd, 128) < 0)

@@ -445,6 +445,27 @@ def test_one_service_to_a_directory(node, work):
     assert node.views() == []
 
 
+def test_what_lies_where_the_socket_is_to_be(work):
+    """A dead socket is replaced; what is none stays, and so does one that somebody listens to."""
+    path = work / "place"
+    with service(work, f"--socket={path}") as running:
+        others = {**running.env, "THAW_RUNTIME_DIR": str(work / "other"),
+                  "THAW_STATE_DIR": str(work / "elsewhere")}
+        (work / "other").mkdir()
+        (work / "elsewhere").mkdir()
+        taken = running.thaw("serve", f"--socket={path}", env=others, code=REFUSED)
+        one_error_line(taken, "listens")
+        assert running.views() == []
+        running.kill()
+        assert path.is_socket()
+        running.start()
+    path.write_text("precious")
+    refused = running.thaw("serve", f"--socket={path}", code=REFUSED)
+    one_error_line(refused, "no socket")
+    assert path.read_text() == "precious"
+
+
+
 def test_warm(node, work, image):
     run(binary(), "warm", image, "--", "sh", "-c", "cat $THAW_ENV/lib/module.py",
         env=node.env)

@@ -51,19 +51,16 @@ static int cat_path(const char *file, const struct thaw_image *image,
 
 static int run(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{ "help", no_argument, NULL, TOOL_HELP },
-		{ 0 },
-	};
+	static const struct tool_option options[] = { { 0 } };
 	_cleanup_(thaw_reader_freep) struct thaw_reader *reader = NULL;
 	_cleanup_(freep) char *buf = NULL;
-	int c, r, worst = THAW_EXIT_OK;
+	int r, exit_code, worst = THAW_EXIT_OK;
 	struct thaw_image *image;
 	bool stop = false;
 	const char *file;
 
-	while ((c = tool_getopt(&tool_cat, argc, argv, ":", options)) != -1)
-		return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
+	if (!tool_options(&tool_cat, argc, argv, options, &exit_code))
+		return exit_code;
 	if (argc - optind < 2)
 		return tool_usage("cat", "an image and at least one path are needed");
 	file = argv[optind];

@@ -42,33 +42,17 @@ static int close_views(const char *socket, const char *session, const char *dire
 
 static int run(int argc, char **argv)
 {
-	enum { OPT_SOCKET = TOOL_BAD_OPTION + 1, OPT_JSON };
-	static const struct option options[] = {
-		{ "force", no_argument, NULL, 'f' },
-		{ "socket", required_argument, NULL, OPT_SOCKET },
-		{ "json", no_argument, NULL, OPT_JSON },
-		{ "help", no_argument, NULL, TOOL_HELP },
-		{ 0 },
-	};
 	const char *socket = NULL;
 	bool force = false, json = false;
-	int c;
+	const struct tool_option options[] = {
+		TOOL_FLAG("force", 'f', &force),
+		NODE_OPTIONS(&socket, &json),
+		{ 0 },
+	};
+	int exit_code;
 
-	while ((c = tool_getopt(&tool_close, argc, argv, ":f", options)) != -1) {
-		switch (c) {
-		case 'f':
-			force = true;
-			break;
-		case OPT_SOCKET:
-			socket = optarg;
-			break;
-		case OPT_JSON:
-			json = true;
-			break;
-		default:
-			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
-		}
-	}
+	if (!tool_options(&tool_close, argc, argv, options, &exit_code))
+		return exit_code;
 	if (argc - optind < 1 || argc - optind > 2)
 		return tool_usage("close",
 				  "a session is needed, and perhaps a directory");

@@ -646,31 +646,17 @@ static int compare(struct diff *diff)
 
 static int run(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{ "json", no_argument, NULL, 'J' },
-		{ "quiet", no_argument, NULL, 'q' },
-		{ "mtime", no_argument, NULL, 'm' },
-		{ "help", no_argument, NULL, TOOL_HELP },
+	static const struct tool_option options[] = {
+		TOOL_FLAG("json", 0, &arg_json),
+		TOOL_FLAG("quiet", 'q', &arg_quiet),
+		TOOL_FLAG("mtime", 0, &arg_mtime),
 		{ 0 },
 	};
 	_cleanup_(freep) struct diff *diff = NULL;
-	int c, r;
+	int r, exit_code;
 
-	while ((c = tool_getopt(&tool_diff, argc, argv, ":q", options)) != -1) {
-		switch (c) {
-		case 'J':
-			arg_json = true;
-			break;
-		case 'm':
-			arg_mtime = true;
-			break;
-		case 'q':
-			arg_quiet = true;
-			break;
-		default:
-			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
-		}
-	}
+	if (!tool_options(&tool_diff, argc, argv, options, &exit_code))
+		return exit_code;
 	if (argc - optind != 2)
 		return tool_usage("diff", "two images are needed");
 	if (arg_json && arg_quiet)

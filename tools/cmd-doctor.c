@@ -105,26 +105,12 @@ static int examine(bool json)
 
 static int run(int argc, char **argv)
 {
-	enum { OPT_JSON = TOOL_BAD_OPTION + 1 };
-	static const struct option options[] = {
-		{ "json", no_argument, NULL, OPT_JSON },
-		{ "help", no_argument, NULL, TOOL_HELP },
-		{ 0 },
-	};
 	bool json = false;
-	int c;
+	const struct tool_option options[] = { TOOL_FLAG("json", 0, &json), { 0 } };
+	int exit_code;
 
-	while ((c = tool_getopt(&tool_doctor, argc, argv, ":", options)) != -1) {
-		switch (c) {
-		case OPT_JSON:
-			json = true;
-			break;
-		case TOOL_HELP:
-			return THAW_EXIT_OK;
-		default:
-			return THAW_EXIT_USAGE;
-		}
-	}
+	if (!tool_options(&tool_doctor, argc, argv, options, &exit_code))
+		return exit_code;
 	if (argc != optind)
 		return tool_usage("doctor", "no argument is wanted");
 	return examine(json);

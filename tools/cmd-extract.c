@@ -92,48 +92,23 @@ static int extract_tar(const char *file, const char *output,
 
 static int run(int argc, char **argv)
 {
-	enum { OPT_THREADS = TOOL_BAD_OPTION + 1, OPT_TAR, OPT_PREFIX, OPT_QUIET };
-	static const struct option options[] = {
-		{ "threads", required_argument, NULL, OPT_THREADS },
-		{ "tar", no_argument, NULL, OPT_TAR },
-		{ "prefix", required_argument, NULL, OPT_PREFIX },
-		{ "quiet", no_argument, NULL, OPT_QUIET },
-		{ "help", no_argument, NULL, TOOL_HELP },
-		{ 0 },
-	};
 	struct thaw_pass_options pass = { 0 };
 	struct tool_progress progress;
 	const char *prefix = NULL;
 	bool tar = false, quiet = false;
-	uint64_t number;
-	int c;
+	const struct tool_option options[] = {
+		TOOL_THREADS(&pass.threads),
+		TOOL_FLAG("tar", 0, &tar),
+		TOOL_TEXT("prefix", 0, &prefix),
+		TOOL_FLAG("quiet", 0, &quiet),
+		{ 0 },
+	};
+	int exit_code;
 
-	while ((c = tool_getopt(&tool_extract, argc, argv, ":", options)) != -1) {
-		switch (c) {
-		case OPT_THREADS:
-			if (!tool_parse_number(optarg, 1, 1024, &number))
-				return tool_usage(
-					"extract",
-					"'%s' is no number of threads (1 to 1024)",
-					optarg);
-			pass.threads = (unsigned)number;
-			break;
-		case OPT_TAR:
-			tar = true;
-			break;
-		case OPT_PREFIX:
-			if (optarg[0] != '/')
-				return tool_usage("extract", "--prefix: '%s' is not absolute",
-						  optarg);
-			prefix = optarg;
-			break;
-		case OPT_QUIET:
-			quiet = true;
-			break;
-		default:
-			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
-		}
-	}
+	if (!tool_options(&tool_extract, argc, argv, options, &exit_code))
+		return exit_code;
+	if (prefix && prefix[0] != '/')
+		return tool_bad_value("extract", "prefix", prefix, "absolute");
 	if (argc - optind != 2)
 		return tool_usage("extract", "an image and a %s are needed",
 				  tar ? "file (or -)" : "directory");

@@ -77,44 +77,22 @@ static int collect(const char *socket, bool dry, unsigned days, bool json)
 
 static int run(int argc, char **argv)
 {
-	enum { OPT_SOCKET = TOOL_BAD_OPTION + 1, OPT_JSON, OPT_DRY, OPT_DAYS };
-	static const struct option options[] = {
-		{ "dry-run", no_argument, NULL, OPT_DRY },
-		{ "days", required_argument, NULL, OPT_DAYS },
-		{ "socket", required_argument, NULL, OPT_SOCKET },
-		{ "json", no_argument, NULL, OPT_JSON },
-		{ "help", no_argument, NULL, TOOL_HELP },
-		{ 0 },
-	};
 	const char *socket = NULL;
 	bool dry = false, json = false;
-	uint64_t days = THAW_GC_DAYS;
-	int c;
+	unsigned days = THAW_GC_DAYS;
+	const struct tool_option options[] = {
+		TOOL_FLAG("dry-run", 0, &dry),
+		TOOL_NUMBER("days", 0, &days, 0, 36500),
+		NODE_OPTIONS(&socket, &json),
+		{ 0 },
+	};
+	int exit_code;
 
-	while ((c = tool_getopt(&tool_gc, argc, argv, ":", options)) != -1) {
-		switch (c) {
-		case OPT_DRY:
-			dry = true;
-			break;
-		case OPT_DAYS:
-			if (!tool_parse_number(optarg, 0, 36500, &days))
-				return tool_usage(
-					"gc", "'%s' is no number of days (0 to 36500)",
-					optarg);
-			break;
-		case OPT_SOCKET:
-			socket = optarg;
-			break;
-		case OPT_JSON:
-			json = true;
-			break;
-		default:
-			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
-		}
-	}
+	if (!tool_options(&tool_gc, argc, argv, options, &exit_code))
+		return exit_code;
 	if (argc != optind)
 		return tool_usage("gc", "no argument is taken");
-	return collect(socket, dry, (unsigned)days, json);
+	return collect(socket, dry, days, json);
 }
 
 const struct tool_command tool_gc = {

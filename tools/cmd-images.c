@@ -63,29 +63,13 @@ static int show_images(const char *socket, bool json)
 
 static int run(int argc, char **argv)
 {
-	enum { OPT_SOCKET = TOOL_BAD_OPTION + 1, OPT_JSON };
-	static const struct option options[] = {
-		{ "socket", required_argument, NULL, OPT_SOCKET },
-		{ "json", no_argument, NULL, OPT_JSON },
-		{ "help", no_argument, NULL, TOOL_HELP },
-		{ 0 },
-	};
 	const char *socket = NULL;
 	bool json = false;
-	int c;
+	const struct tool_option options[] = { NODE_OPTIONS(&socket, &json), { 0 } };
+	int exit_code;
 
-	while ((c = tool_getopt(&tool_images, argc, argv, ":", options)) != -1) {
-		switch (c) {
-		case OPT_SOCKET:
-			socket = optarg;
-			break;
-		case OPT_JSON:
-			json = true;
-			break;
-		default:
-			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
-		}
-	}
+	if (!tool_options(&tool_images, argc, argv, options, &exit_code))
+		return exit_code;
 	if (argc != optind)
 		return tool_usage("images", "no argument is taken");
 	return show_images(socket, json);

@@ -395,21 +395,14 @@ static void print_human(const struct info *info)
 
 static int run(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{ "json", no_argument, NULL, 'J' },
-		{ "help", no_argument, NULL, TOOL_HELP },
-		{ 0 },
-	};
 	struct info info = { 0 };
 	struct thaw_error err = { 0 };
 	bool json = false;
-	int c, r;
+	const struct tool_option options[] = { TOOL_FLAG("json", 0, &json), { 0 } };
+	int r, exit_code;
 
-	while ((c = tool_getopt(&tool_info, argc, argv, ":", options)) != -1) {
-		if (c != 'J')
-			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
-		json = true;
-	}
+	if (!tool_options(&tool_info, argc, argv, options, &exit_code))
+		return exit_code;
 	if (argc - optind != 1)
 		return tool_usage("info", "an image is needed");
 	info.file = argv[optind];

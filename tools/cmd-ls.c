@@ -414,47 +414,25 @@ static int list_paths(struct listing *ls, char **paths, int count)
 
 static int run(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{ "long", no_argument, NULL, 'l' },
-		{ "recursive", no_argument, NULL, 'R' },
-		{ "all", no_argument, NULL, 'a' },
-		{ "directory", no_argument, NULL, 'd' },
-		{ "json", no_argument, NULL, 'J' },
-		{ "help", no_argument, NULL, TOOL_HELP },
-		{ 0 },
-	};
 	static char root[] = ".";
 	char *top = root;
 	struct listing ls = { .first = true, .columns = 80 };
 	struct thaw_image *image;
 	struct winsize size;
 	bool single = false;
-	int c, r;
+	const struct tool_option options[] = {
+		TOOL_FLAG("long", 'l', &arg_long),
+		TOOL_FLAG("recursive", 'R', &arg_recursive),
+		TOOL_FLAG("all", 'a', &arg_all),
+		TOOL_FLAG("directory", 'd', &arg_directory),
+		TOOL_FLAG(NULL, '1', &single),
+		TOOL_FLAG("json", 0, &arg_json),
+		{ 0 },
+	};
+	int r, exit_code;
 
-	while ((c = tool_getopt(&tool_ls, argc, argv, ":lRad1", options)) != -1) {
-		switch (c) {
-		case 'l':
-			arg_long = true;
-			break;
-		case 'R':
-			arg_recursive = true;
-			break;
-		case 'a':
-			arg_all = true;
-			break;
-		case 'd':
-			arg_directory = true;
-			break;
-		case '1':
-			single = true;
-			break;
-		case 'J':
-			arg_json = true;
-			break;
-		default:
-			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
-		}
-	}
+	if (!tool_options(&tool_ls, argc, argv, options, &exit_code))
+		return exit_code;
 	if (optind == argc)
 		return tool_usage("ls", "an image is needed");
 	ls.file = argv[optind++];

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* thaw mount and umount, and the helper that mount(8) calls for type fuse.thaw. */
 #include <errno.h>
+#include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,10 +41,12 @@ static int do_umount(const char *directory, bool lazy)
 #endif
 
 /* "-o a -o b" means "-o a,b". */
-static int add_options(char **options, const char *more)
+static int add_options(void *userdata, const char *option, char *more)
 {
+	char **options = userdata;
 	char *joined;
 
+	(void)option;
 	if (asprintf(&joined, "%s%s%s", *options ? *options : "", *options ? "," : "", more) < 0)
 		return tool_fail_errno(NULL, -ENOMEM);
 	free(*options);
@@ -98,60 +101,25 @@ static int take_warm(char *options, char **warm)
 
 static int run_mount(int argc, char **argv)
 {
-	enum { OPT_THREADS = TOOL_BAD_OPTION + 1, OPT_CACHE, OPT_WARM, OPT_WAIT_WARM,
-	       OPT_HANG };
-	static const struct option options[] = {
-		{ "foreground", no_argument, NULL, 'f' },
-		{ "threads", required_argument, NULL, OPT_THREADS },
-		{ "cache-size", required_argument, NULL, OPT_CACHE },
-		{ "warm", required_argument, NULL, OPT_WARM },
-		{ "wait-warm", no_argument, NULL, OPT_WAIT_WARM },
-		{ "hang-limit", required_argument, NULL, OPT_HANG },
-		{ "options", required_argument, NULL, 'o' },
-		{ "help", no_argument, NULL, TOOL_HELP },
-		{ 0 },
-	};
 	_cleanup_(freep) char *mount_options = NULL;
 	_cleanup_(freep) char *warm = NULL;
 	struct thaw_mount_options mount = { 0 };
-	uint64_t number;
-	int c;
+	unsigned hang_seconds = 0;
+	const struct tool_option options[] = {
+		TOOL_FLAG("foreground", 'f', &mount.foreground),
+		TOOL_THREADS(&mount.threads),
+		TOOL_SIZE("cache-size", 0, &mount.cache_bytes),
+		TOOL_TEXT("warm", 0, &mount.warm),
+		TOOL_FLAG("wait-warm", 0, &mount.wait_warm),
+		TOOL_NUMBER("hang-limit", 0, &hang_seconds, 1, 86400),
+		TOOL_CALL("options", 'o', add_options, &mount_options),
+		{ 0 },
+	};
+	int exit_code;
 
-	while ((c = tool_getopt(&tool_mount, argc, argv, ":fo:", options)) != -1) {
-		switch (c) {
-		case 'f':
-			mount.foreground = true;
-			break;
-		case 'o':
-			if (add_options(&mount_options, optarg))
-				return THAW_EXIT_IO;
-			break;
-		case OPT_THREADS:
-			if (!tool_parse_number(optarg, 1, 1024, &number))
-				return tool_usage("mount", "'%s' is no number of threads (1 to 1024)",
-						  optarg);
-			mount.threads = (unsigned)number;
-			break;
-		case OPT_CACHE:
-			if (!tool_parse_size(optarg, &mount.cache_bytes))
-				return tool_usage("mount", "'%s' is no size", optarg);
-			break;
-		case OPT_HANG:
-			if (!tool_parse_number(optarg, 1, 86400, &number))
-				return tool_usage("mount", "'%s' is no number of seconds (1 to 86400)",
-						  optarg);
-			mount.hang_ms = (unsigned)number * 1000;
-			break;
-		case OPT_WARM:
-			mount.warm = optarg;
-			break;
-		case OPT_WAIT_WARM:
-			mount.wait_warm = true;
-			break;
-		default:
-			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
-		}
-	}
+	if (!tool_options(&tool_mount, argc, argv, options, &exit_code))
+		return exit_code;
+	mount.hang_ms = hang_seconds * 1000;
 	if (argc - optind != 2)
 		return tool_usage("mount", "an image and a directory are needed");
 	if (mount.foreground && mount.wait_warm)
@@ -184,7 +152,7 @@ int tool_mount_helper(int argc, char **argv)
 			dry = true;
 			break;
 		case 'o':
-			if (add_options(&mount_options, optarg))
+			if (add_options(&mount_options, "options", optarg))
 				return THAW_EXIT_IO;
 			break;
 		case 's':
@@ -211,19 +179,12 @@ int tool_mount_helper(int argc, char **argv)
 
 static int run_umount(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{ "lazy", no_argument, NULL, 'l' },
-		{ "help", no_argument, NULL, TOOL_HELP },
-		{ 0 },
-	};
 	bool lazy = false;
-	int c;
+	const struct tool_option options[] = { TOOL_FLAG("lazy", 'l', &lazy), { 0 } };
+	int exit_code;
 
-	while ((c = tool_getopt(&tool_umount, argc, argv, ":l", options)) != -1) {
-		if (c != 'l')
-			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
-		lazy = true;
-	}
+	if (!tool_options(&tool_umount, argc, argv, options, &exit_code))
+		return exit_code;
 	if (argc - optind != 1)
 		return tool_usage("umount", "a directory is needed");
 	return do_umount(argv[optind], lazy);

@@ -19,7 +19,7 @@
 struct opening {
 	const char *socket, *session, *image, *directory, *warm;
 	const char *layers[LAYERS_MAX];
-	unsigned layer_count;
+	size_t layer_count;
 	bool writable, shared, json;
 	uint64_t scratch_size;
 	json_t *labels, *lease;
@@ -199,7 +199,7 @@ static json_t *parameters_of(const struct opening *opening, const char *director
 		directory, "writable", opening->writable, "shared", opening->shared,
 		"layers", layers, "labels", opening->labels, "lease", opening->lease);
 
-	for (unsigned i = 0; i < opening->layer_count; i++)
+	for (size_t i = 0; i < opening->layer_count; i++)
 		(void)json_array_append_new(layers, json_pack("{s:s, s:i}", "image",
 							      opening->layers[i], "fd",
 							      (int)i + 1));
@@ -222,7 +222,7 @@ static int check_texts(const struct opening *opening)
 
 	if (r == THAW_EXIT_OK)
 		r = node_check_text(opening->image, opening->image);
-	for (unsigned i = 0; r == THAW_EXIT_OK && i < opening->layer_count; i++)
+	for (size_t i = 0; r == THAW_EXIT_OK && i < opening->layer_count; i++)
 		r = node_check_text(opening->layers[i], opening->layers[i]);
 	return r;
 }
@@ -240,7 +240,7 @@ static int open_view(const struct opening *opening)
 		r = node_directory(opening->directory, &directory);
 	if (r == THAW_EXIT_OK)
 		r = node_connect(opening->socket, &client);
-	for (unsigned i = 0; r == THAW_EXIT_OK && i < 1 + opening->layer_count; i++) {
+	for (size_t i = 0; r == THAW_EXIT_OK && i < 1 + opening->layer_count; i++) {
 		r = open_image(client, i == 0 ? opening->image : opening->layers[i - 1],
 			       &fds[i]);
 		count += r == THAW_EXIT_OK;
@@ -267,21 +267,26 @@ static int open_view(const struct opening *opening)
 
 /* -- options -- */
 
-static bool parse_label(struct opening *opening, char *text)
+static int take_label(void *userdata, const char *option, char *text)
 {
+	struct opening *opening = userdata;
 	char *value = strchr(text, '=');
 
 	if (!value || value == text)
-		return false;
+		return tool_bad_value("open", option, text, "NAME=VALUE");
 	*value++ = '\0';
-	return json_object_set_new(opening->labels, text, json_string(value)) == 0;
+	if (json_object_set_new(opening->labels, text, json_string(value)) < 0)
+		return tool_usage("open", "--%s: '%s=%s' is no UTF-8", option, text, value);
+	return THAW_EXIT_OK;
 }
 
-/* "pid:N" or "ttl:SECONDS" */
-static bool parse_lease(struct opening *opening, const char *text)
+static int take_lease(void *userdata, const char *option, char *text)
 {
+	struct opening *opening = userdata;
 	uint64_t number;
 
+	json_decref(opening->lease);
+	opening->lease = NULL;
 	if (strncmp(text, "pid:", 4) == 0 &&
 	    tool_parse_number(text + 4, 1, INT_MAX, &number))
 		opening->lease = json_pack("{s:s, s:I}", "kind", "process", "pid",
@@ -291,117 +296,49 @@ static bool parse_lease(struct opening *opening, const char *text)
 		opening->lease = json_pack("{s:s, s:I}", "kind", "ttl", "seconds",
 					   (json_int_t)number);
 	else
-		return false;
-	return opening->lease != NULL;
+		return tool_bad_value("open", option, text, "pid:N or ttl:SECONDS");
+	return opening->lease ? THAW_EXIT_OK : tool_fail_errno(NULL, -ENOMEM);
 }
 
-/* UID or UID:GID */
-static bool parse_user(struct opening *opening, char *text)
+static int take_user(void *userdata, const char *option, char *text)
 {
+	struct opening *opening = userdata;
 	char *colon = strchr(text, ':');
-	uint64_t number;
+	uint64_t uid, gid;
+	bool good;
 
-	if (colon) {
+	if (colon)
 		*colon = '\0';
-		if (!tool_parse_number(colon + 1, 0, UINT32_MAX - 1, &number))
-			return false;
-		opening->gid = (int64_t)number;
-	}
-	if (!tool_parse_number(text, 0, UINT32_MAX - 1, &number))
-		return false;
-	opening->uid = (int64_t)number;
-	return true;
-}
-
-enum {
-	OPT_SOCKET = TOOL_BAD_OPTION + 1,
-	OPT_JSON,
-	OPT_WRITABLE,
-	OPT_SCRATCH,
-	OPT_LAYER,
-	OPT_LABEL,
-	OPT_LEASE,
-	OPT_SHARED,
-	OPT_WARM,
-	OPT_USER,
-};
-
-static int take_option(struct opening *opening, int c)
-{
-	switch (c) {
-	case OPT_SOCKET:
-		opening->socket = optarg;
-		break;
-	case OPT_JSON:
-		opening->json = true;
-		break;
-	case OPT_WRITABLE:
-		opening->writable = true;
-		break;
-	case OPT_SHARED:
-		opening->shared = true;
-		break;
-	case OPT_WARM:
-		opening->warm = optarg;
-		break;
-	case OPT_SCRATCH:
-		if (!tool_parse_size(optarg, &opening->scratch_size))
-			return tool_usage("open", "'%s' is no size", optarg);
-		break;
-	case OPT_LAYER:
-		if (opening->layer_count == LAYERS_MAX)
-			return tool_usage("open", "more than %d layers", LAYERS_MAX);
-		opening->layers[opening->layer_count++] = optarg;
-		break;
-	case OPT_LABEL:
-		if (!parse_label(opening, optarg))
-			return tool_usage("open", "'%s' is no label (NAME=VALUE)",
-					  optarg);
-		break;
-	case OPT_LEASE:
-		json_decref(opening->lease);
-		opening->lease = NULL;
-		if (!parse_lease(opening, optarg))
-			return tool_usage("open",
-					  "'%s' is no lease (pid:N, or ttl:SECONDS)",
-					  optarg);
-		break;
-	case OPT_USER:
-		if (!parse_user(opening, optarg))
-			return tool_usage("open", "'%s' is no user (UID, or UID:GID)",
-					  optarg);
-		break;
-	default:
-		return THAW_EXIT_USAGE;
-	}
+	good = tool_parse_number(text, 0, UINT32_MAX - 1, &uid) &&
+	       (!colon || tool_parse_number(colon + 1, 0, UINT32_MAX - 1, &gid));
+	if (colon)
+		*colon = ':';
+	if (!good)
+		return tool_bad_value("open", option, text, "UID or UID:GID");
+	opening->uid = (int64_t)uid;
+	if (colon)
+		opening->gid = (int64_t)gid;
 	return THAW_EXIT_OK;
 }
 
 static int run_with(struct opening *opening, int argc, char **argv)
 {
-	static const struct option options[] = {
-		{ "writable", no_argument, NULL, OPT_WRITABLE },
-		{ "scratch-size", required_argument, NULL, OPT_SCRATCH },
-		{ "layer", required_argument, NULL, OPT_LAYER },
-		{ "label", required_argument, NULL, OPT_LABEL },
-		{ "lease", required_argument, NULL, OPT_LEASE },
-		{ "shared", no_argument, NULL, OPT_SHARED },
-		{ "warm", required_argument, NULL, OPT_WARM },
-		{ "user", required_argument, NULL, OPT_USER },
-		{ "socket", required_argument, NULL, OPT_SOCKET },
-		{ "json", no_argument, NULL, OPT_JSON },
-		{ "help", no_argument, NULL, TOOL_HELP },
+	const struct tool_option options[] = {
+		TOOL_FLAG("writable", 0, &opening->writable),
+		TOOL_SIZE("scratch-size", 0, &opening->scratch_size),
+		TOOL_LIST("layer", 0, opening->layers, &opening->layer_count, LAYERS_MAX),
+		TOOL_CALL("label", 0, take_label, opening),
+		TOOL_CALL("lease", 0, take_lease, opening),
+		TOOL_FLAG("shared", 0, &opening->shared),
+		TOOL_TEXT("warm", 0, &opening->warm),
+		TOOL_CALL("user", 0, take_user, opening),
+		NODE_OPTIONS(&opening->socket, &opening->json),
 		{ 0 },
 	};
-	int c, r;
+	int exit_code;
 
-	while ((c = tool_getopt(&tool_open, argc, argv, ":", options)) != -1) {
-		if (c == TOOL_HELP)
-			return THAW_EXIT_OK;
-		r = take_option(opening, c);
-		if (r != THAW_EXIT_OK)
-			return r;
-	}
+	if (!tool_options(&tool_open, argc, argv, options, &exit_code))
+		return exit_code;
 	if (argc - optind != 3)
 		return tool_usage("open",
 				  "a session, an image and a directory are needed");

@@ -232,143 +232,77 @@ static int pack(const char *source)
 	return r && !exit_code ? r : exit_code;
 }
 
-static int bad_value(const char *option, const char *value, const char *what)
+static int take_frame_size(void *userdata, const char *option, char *value)
 {
-	return tool_usage("pack", "%s: '%s' is not %s", option, value, what);
+	struct thaw_pack_options *pack = userdata;
+	uint64_t size;
+
+	if (!tool_parse_size(value, &size) || size < THAW_FRAME_USIZE_MIN ||
+	    size > THAW_FRAME_USIZE_MAX)
+		return tool_bad_value("pack", option, value, "a size from 4K to 16M");
+	pack->frame_size = (uint32_t)size;
+	return THAW_EXIT_OK;
 }
 
-enum {
-	OPT_LEVEL = TOOL_BAD_OPTION + 1,
-	OPT_FRAME_SIZE,
-	OPT_THREADS,
-	OPT_MAX_BYTES,
-	OPT_MAX_ENTRIES,
-	OPT_MAX_RATIO,
-	OPT_LINKS,
-	OPT_KIND,
-	OPT_PYTHON,
-	OPT_PYTHON_VERSION,
-	OPT_WITH_PYTHON,
-	OPT_COMPILE,
-	OPT_CHECK,
-	OPT_FORCE,
-	OPT_QUIET,
-	OPT_JSON,
-};
-
-static int parse_option(int c, const char *value)
+static int take_links(void *userdata, const char *option, char *value)
 {
-	uint64_t number;
+	struct thaw_pack_options *pack = userdata;
 
-	switch (c) {
-	case 'o':
-		arg_output = value;
-		break;
-	case OPT_LEVEL:
-		if (!tool_parse_number(value, 1, 22, &number))
-			return bad_value("--level", value, "a number from 1 to 22");
-		arg_pack.level = (int)number;
-		break;
-	case OPT_FRAME_SIZE:
-		if (!tool_parse_size(value, &number) || number < THAW_FRAME_USIZE_MIN ||
-		    number > THAW_FRAME_USIZE_MAX)
-			return bad_value("--frame-size", value, "a size from 4K to 16M");
-		arg_pack.frame_size = (uint32_t)number;
-		break;
-	case OPT_THREADS:
-		if (!tool_parse_number(value, 1, 1024, &number))
-			return bad_value("--threads", value, "a number from 1 to 1024");
-		arg_pack.threads = (unsigned)number;
-		break;
-	case OPT_MAX_BYTES:
-		if (!tool_parse_size(value, &arg_pack.max_bytes))
-			return bad_value("--max-bytes", value, "a size");
-		break;
-	case OPT_MAX_ENTRIES:
-		if (!tool_parse_number(value, 1, UINT64_MAX, &arg_pack.max_entries))
-			return bad_value("--max-entries", value, "a number");
-		break;
-	case OPT_MAX_RATIO:
-		if (!tool_parse_number(value, 1, UINT64_MAX, &arg_pack.max_ratio))
-			return bad_value("--max-ratio", value, "a number");
-		break;
-	case OPT_LINKS:
-		arg_pack.links_contained = strcmp(value, "contained") == 0;
-		if (!arg_pack.links_contained && strcmp(value, "stored") != 0)
-			return bad_value("--links", value, "'stored' or 'contained'");
-		break;
-	case OPT_KIND:
-		arg_pack.kind = thaw_kind_by_name(value);
-		if (arg_pack.kind == THAW_KIND_UNKNOWN)
-			return bad_value(
-				"--kind", value,
-				"tree, conda-pack, conda, venv-pack, venv, pex, wheels "
-				"or python");
-		break;
-	case OPT_PYTHON:
-		arg_steps.python = value;
-		break;
-	case OPT_PYTHON_VERSION:
-		if (strncmp(value, "3.", 2) != 0 ||
-		    !tool_parse_number(value + 2, 1, 99, &number))
-			return bad_value("--python-version", value,
-					 "a version like 3.11");
-		arg_pack.python_minor = (unsigned)number;
-		break;
-	case OPT_WITH_PYTHON:
-		arg_steps.with_python = true;
-		break;
-	case OPT_COMPILE:
-		arg_steps.compile = true;
-		break;
-	case OPT_CHECK:
-		arg_steps.check = true;
-		break;
-	case OPT_FORCE:
-		arg_pack.force = true;
-		break;
-	case OPT_QUIET:
-		arg_quiet = true;
-		break;
-	case OPT_JSON:
-		arg_json = true;
-		break;
-	}
+	pack->links_contained = strcmp(value, "contained") == 0;
+	if (!pack->links_contained && strcmp(value, "stored") != 0)
+		return tool_bad_value("pack", option, value, "'stored' or 'contained'");
+	return THAW_EXIT_OK;
+}
+
+static int take_kind(void *userdata, const char *option, char *value)
+{
+	struct thaw_pack_options *pack = userdata;
+
+	pack->kind = thaw_kind_by_name(value);
+	if (pack->kind == THAW_KIND_UNKNOWN)
+		return tool_bad_value("pack", option, value,
+				      "tree, conda-pack, conda, venv-pack, venv, pex, "
+				      "wheels or python");
+	return THAW_EXIT_OK;
+}
+
+static int take_python_version(void *userdata, const char *option, char *value)
+{
+	struct thaw_pack_options *pack = userdata;
+	uint64_t minor;
+
+	if (strncmp(value, "3.", 2) != 0 || !tool_parse_number(value + 2, 1, 99, &minor))
+		return tool_bad_value("pack", option, value, "a version like 3.11");
+	pack->python_minor = (unsigned)minor;
 	return THAW_EXIT_OK;
 }
 
 static int run(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{ "output", required_argument, NULL, 'o' },
-		{ "level", required_argument, NULL, OPT_LEVEL },
-		{ "frame-size", required_argument, NULL, OPT_FRAME_SIZE },
-		{ "threads", required_argument, NULL, OPT_THREADS },
-		{ "max-bytes", required_argument, NULL, OPT_MAX_BYTES },
-		{ "max-entries", required_argument, NULL, OPT_MAX_ENTRIES },
-		{ "max-ratio", required_argument, NULL, OPT_MAX_RATIO },
-		{ "links", required_argument, NULL, OPT_LINKS },
-		{ "kind", required_argument, NULL, OPT_KIND },
-		{ "python", required_argument, NULL, OPT_PYTHON },
-		{ "python-version", required_argument, NULL, OPT_PYTHON_VERSION },
-		{ "with-python", no_argument, NULL, OPT_WITH_PYTHON },
-		{ "compile", no_argument, NULL, OPT_COMPILE },
-		{ "check", no_argument, NULL, OPT_CHECK },
-		{ "force", no_argument, NULL, OPT_FORCE },
-		{ "quiet", no_argument, NULL, OPT_QUIET },
-		{ "json", no_argument, NULL, OPT_JSON },
-		{ "help", no_argument, NULL, TOOL_HELP },
+	static const struct tool_option options[] = {
+		TOOL_TEXT("output", 'o', &arg_output),
+		TOOL_NUMBER("level", 0, &arg_pack.level, 1, 22),
+		TOOL_CALL("frame-size", 0, take_frame_size, &arg_pack),
+		TOOL_THREADS(&arg_pack.threads),
+		TOOL_SIZE("max-bytes", 0, &arg_pack.max_bytes),
+		TOOL_NUMBER("max-entries", 0, &arg_pack.max_entries, 1, UINT64_MAX),
+		TOOL_NUMBER("max-ratio", 0, &arg_pack.max_ratio, 1, UINT64_MAX),
+		TOOL_CALL("links", 0, take_links, &arg_pack),
+		TOOL_CALL("kind", 0, take_kind, &arg_pack),
+		TOOL_TEXT("python", 0, &arg_steps.python),
+		TOOL_CALL("python-version", 0, take_python_version, &arg_pack),
+		TOOL_FLAG("with-python", 0, &arg_steps.with_python),
+		TOOL_FLAG("compile", 0, &arg_steps.compile),
+		TOOL_FLAG("check", 0, &arg_steps.check),
+		TOOL_FLAG("force", 0, &arg_pack.force),
+		TOOL_FLAG("quiet", 0, &arg_quiet),
+		TOOL_FLAG("json", 0, &arg_json),
 		{ 0 },
 	};
-	int c, r;
+	int exit_code;
 
-	while ((c = tool_getopt(&tool_pack, argc, argv, ":o:", options)) != -1) {
-		if (c == TOOL_HELP || c == TOOL_BAD_OPTION)
-			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
-		r = parse_option(c, optarg);
-		if (r)
-			return r;
-	}
+	if (!tool_options(&tool_pack, argc, argv, options, &exit_code))
+		return exit_code;
 	if (argc - optind != 1)
 		return tool_usage("pack",
 				  "one source is needed: an archive, a directory, or -");

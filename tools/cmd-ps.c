@@ -173,33 +173,17 @@ static int show(const char *socket, const char *session, bool watch, bool json)
 
 static int run(int argc, char **argv)
 {
-	enum { OPT_SOCKET = TOOL_BAD_OPTION + 1, OPT_JSON };
-	static const struct option options[] = {
-		{ "watch", no_argument, NULL, 'w' },
-		{ "socket", required_argument, NULL, OPT_SOCKET },
-		{ "json", no_argument, NULL, OPT_JSON },
-		{ "help", no_argument, NULL, TOOL_HELP },
-		{ 0 },
-	};
 	const char *socket = NULL;
 	bool watch = false, json = false;
-	int c;
+	const struct tool_option options[] = {
+		TOOL_FLAG("watch", 'w', &watch),
+		NODE_OPTIONS(&socket, &json),
+		{ 0 },
+	};
+	int exit_code;
 
-	while ((c = tool_getopt(&tool_ps, argc, argv, ":w", options)) != -1) {
-		switch (c) {
-		case 'w':
-			watch = true;
-			break;
-		case OPT_SOCKET:
-			socket = optarg;
-			break;
-		case OPT_JSON:
-			json = true;
-			break;
-		default:
-			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
-		}
-	}
+	if (!tool_options(&tool_ps, argc, argv, options, &exit_code))
+		return exit_code;
 	if (argc - optind > 1)
 		return tool_usage("ps", "one session at a time");
 	if (watch && argc > optind)

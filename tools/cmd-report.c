@@ -217,46 +217,20 @@ static int make_report(const char *name, const struct arguments *arguments)
 
 static int run(int argc, char **argv)
 {
-	enum { OPT_BENCH = TOOL_BAD_OPTION + 1, OPT_FORCE, OPT_JSON };
-	static const struct option options[] = {
-		{ "output", required_argument, NULL, 'o' },
-		{ "bench", required_argument, NULL, OPT_BENCH },
-		{ "force", no_argument, NULL, OPT_FORCE },
-		{ "json", no_argument, NULL, OPT_JSON },
-		{ "help", no_argument, NULL, TOOL_HELP },
-		{ 0 },
-	};
 	struct arguments arguments = { 0 };
 	const char *name = NULL;
-	int c;
+	const struct tool_option options[] = {
+		TOOL_TEXT("output", 'o', &arguments.output),
+		TOOL_TEXT("bench", 0, &arguments.bench),
+		TOOL_FLAG("force", 0, &arguments.force),
+		TOOL_FLAG("json", 0, &arguments.json),
+		TOOL_ARGUMENT(&name),
+		{ 0 },
+	};
+	int exit_code;
 
-	/* "-": options may stand on both sides of IMAGE, but not behind the command. */
-	while ((c = tool_getopt(&tool_report, argc, argv, "-:o:", options)) != -1) {
-		switch (c) {
-		case 1:
-			if (name)
-				return tool_usage("report",
-						  "put -- in front of the command");
-			name = optarg;
-			break;
-		case 'o':
-			arguments.output = optarg;
-			break;
-		case OPT_BENCH:
-			arguments.bench = optarg;
-			break;
-		case OPT_FORCE:
-			arguments.force = true;
-			break;
-		case OPT_JSON:
-			arguments.json = true;
-			break;
-		case TOOL_HELP:
-			return THAW_EXIT_OK;
-		default:
-			return THAW_EXIT_USAGE;
-		}
-	}
+	if (!tool_options(&tool_report, argc, argv, options, &exit_code))
+		return exit_code;
 	if (optind < argc)
 		arguments.command = argv + optind;
 	if (!name)

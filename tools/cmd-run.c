@@ -71,100 +71,40 @@ static int run_in_view(struct thaw_view_options *view, char **argv)
 }
 #endif
 
-static bool parse_mode(const char *text, enum thaw_view_mode *mode)
+static int take_mode(void *userdata, const char *option, char *value)
 {
 	static const char *const names[] = {
 		[THAW_VIEW_AUTO] = "auto",
 		[THAW_VIEW_PRIVATE] = "private",
 		[THAW_VIEW_EXTRACTED] = "extracted",
 	};
+	struct thaw_view_options *view = userdata;
 
 	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		if (strcmp(names[i], text) == 0) {
-			*mode = (enum thaw_view_mode)i;
-			return true;
+		if (strcmp(names[i], value) == 0) {
+			view->mode = (enum thaw_view_mode)i;
+			return THAW_EXIT_OK;
 		}
 	}
-	(void)tool_usage("run", "--mode is auto, private or extracted");
-	return false;
-}
-
-static bool parse_scratch_size(const char *text, struct thaw_view_options *view)
-{
-	view->writable = true;
-	if (tool_parse_size(text, &view->scratch_size) && view->scratch_size > 0)
-		return true;
-	(void)tool_usage("run", "--scratch-size is a size above 0, such as 512M");
-	return false;
-}
-
-/* layers has room for all arguments. False when an error has been printed, or help. */
-static bool parse_options(int argc, char **argv, struct thaw_view_options *view,
-			  const char **layers, int *exit_code)
-{
-	enum {
-		OPT_WARM = TOOL_BAD_OPTION + 1,
-		OPT_WAIT_WARM,
-		OPT_WRITABLE,
-		OPT_SCRATCH_SIZE,
-		OPT_LAYER,
-		OPT_MODE,
-		OPT_PYTHON,
-	};
-	static const struct option options[] = {
-		{ "warm", required_argument, NULL, OPT_WARM },
-		{ "wait-warm", no_argument, NULL, OPT_WAIT_WARM },
-		{ "writable", no_argument, NULL, OPT_WRITABLE },
-		{ "scratch-size", required_argument, NULL, OPT_SCRATCH_SIZE },
-		{ "layer", required_argument, NULL, OPT_LAYER },
-		{ "mode", required_argument, NULL, OPT_MODE },
-		{ "python", required_argument, NULL, OPT_PYTHON },
-		{ "help", no_argument, NULL, TOOL_HELP },
-		{ 0 },
-	};
-	bool good = true;
-	int c;
-
-	*exit_code = EXIT_THAW;
-	while (good && (c = tool_getopt(&tool_run, argc, argv, "+:", options)) != -1) {
-		switch (c) {
-		case OPT_WARM:
-			view->warm = optarg;
-			break;
-		case OPT_WAIT_WARM:
-			view->wait_warm = true;
-			break;
-		case OPT_WRITABLE:
-			view->writable = true;
-			break;
-		case OPT_SCRATCH_SIZE:
-			good = parse_scratch_size(optarg, view);
-			break;
-		case OPT_LAYER:
-			layers[view->layer_count++] = optarg;
-			break;
-		case OPT_MODE:
-			good = parse_mode(optarg, &view->mode);
-			break;
-		case OPT_PYTHON:
-			view->python = optarg;
-			break;
-		case TOOL_HELP:
-			*exit_code = THAW_EXIT_OK;
-			good = false;
-			break;
-		default:
-			good = false;
-			break;
-		}
-	}
-	return good;
+	return tool_bad_value("run", option, value, "auto, private or extracted");
 }
 
 static int run(int argc, char **argv)
 {
 	_cleanup_(freep) const char **layers = calloc((size_t)argc, sizeof(*layers));
 	struct thaw_view_options view = { .layers = layers };
+	size_t layer_count = 0;
+	const struct tool_option options[] = {
+		TOOL_TEXT("warm", 0, &view.warm),
+		TOOL_FLAG("wait-warm", 0, &view.wait_warm),
+		TOOL_FLAG("writable", 0, &view.writable),
+		TOOL_SIZE("scratch-size", 0, &view.scratch_size),
+		TOOL_LIST("layer", 0, layers, &layer_count, (size_t)argc),
+		TOOL_CALL("mode", 0, take_mode, &view),
+		TOOL_TEXT("python", 0, &view.python),
+		TOOL_STOP,
+		{ 0 },
+	};
 	int exit_code;
 	char *image;
 
@@ -172,8 +112,10 @@ static int run(int argc, char **argv)
 		(void)tool_fail_errno("run", -ENOMEM);
 		return EXIT_THAW;
 	}
-	if (!parse_options(argc, argv, &view, layers, &exit_code))
-		return exit_code;
+	if (!tool_options(&tool_run, argc, argv, options, &exit_code))
+		return exit_code == THAW_EXIT_OK ? THAW_EXIT_OK : EXIT_THAW;
+	view.layer_count = (unsigned)layer_count;
+	view.writable = view.writable || view.scratch_size > 0;
 	image = optind < argc ? argv[optind++] : NULL;
 	if (optind < argc && strcmp(argv[optind], "--") == 0)
 		optind++;

@@ -22,53 +22,19 @@ static int serve(const struct thaw_serve_options *options)
 
 static int run(int argc, char **argv)
 {
-	enum {
-		OPT_SOCKET = TOOL_BAD_OPTION + 1,
-		OPT_METRICS,
-		OPT_LINGER,
-		OPT_GRACE,
-		OPT_NO_LEARN
-	};
-	static const struct option options[] = {
-		{ "socket", required_argument, NULL, OPT_SOCKET },
-		{ "metrics", required_argument, NULL, OPT_METRICS },
-		{ "linger", required_argument, NULL, OPT_LINGER },
-		{ "grace", required_argument, NULL, OPT_GRACE },
-		{ "no-learn", no_argument, NULL, OPT_NO_LEARN },
-		{ "help", no_argument, NULL, TOOL_HELP },
+	struct thaw_serve_options serving = { .linger = -1, .grace = -1 };
+	const struct tool_option options[] = {
+		TOOL_TEXT("socket", 0, &serving.socket),
+		TOOL_TEXT("metrics", 0, &serving.metrics),
+		TOOL_NUMBER("linger", 0, &serving.linger, 0, 86400),
+		TOOL_NUMBER("grace", 0, &serving.grace, 0, 86400),
+		TOOL_FLAG("no-learn", 0, &serving.no_learn),
 		{ 0 },
 	};
-	struct thaw_serve_options serving = { .linger = -1, .grace = -1 };
-	uint64_t number;
-	int c;
+	int exit_code;
 
-	while ((c = tool_getopt(&tool_serve, argc, argv, ":", options)) != -1) {
-		switch (c) {
-		case OPT_SOCKET:
-			serving.socket = optarg;
-			break;
-		case OPT_METRICS:
-			serving.metrics = optarg;
-			break;
-		case OPT_NO_LEARN:
-			serving.no_learn = true;
-			break;
-		case OPT_LINGER:
-		case OPT_GRACE:
-			if (!tool_parse_number(optarg, 0, 86400, &number))
-				return tool_usage(
-					"serve",
-					"'%s' is no number of seconds (0 to 86400)",
-					optarg);
-			if (c == OPT_LINGER)
-				serving.linger = (int)number;
-			else
-				serving.grace = (int)number;
-			break;
-		default:
-			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
-		}
-	}
+	if (!tool_options(&tool_serve, argc, argv, options, &exit_code))
+		return exit_code;
 	if (argc != optind)
 		return tool_usage("serve", "no argument is taken");
 	return serve(&serving);

@@ -187,26 +187,12 @@ static int show_named(const char *directory, bool json)
 
 static int run(int argc, char **argv)
 {
-	enum { OPT_JSON = TOOL_BAD_OPTION + 1 };
-	static const struct option options[] = {
-		{ "json", no_argument, NULL, OPT_JSON },
-		{ "help", no_argument, NULL, TOOL_HELP },
-		{ 0 },
-	};
 	bool json = false;
-	int c;
+	const struct tool_option options[] = { TOOL_FLAG("json", 0, &json), { 0 } };
+	int exit_code;
 
-	while ((c = tool_getopt(&tool_stat, argc, argv, ":", options)) != -1) {
-		switch (c) {
-		case OPT_JSON:
-			json = true;
-			break;
-		case TOOL_HELP:
-			return THAW_EXIT_OK;
-		default:
-			return THAW_EXIT_USAGE;
-		}
-	}
+	if (!tool_options(&tool_stat, argc, argv, options, &exit_code))
+		return exit_code;
 	if (argc - optind != 1)
 		return tool_usage("stat", "one directory, session or image is needed");
 	return show_named(argv[optind], json);

@@ -100,117 +100,66 @@ static int make(struct arguments *a)
 	return THAW_EXIT_OK;
 }
 
-enum {
-	OPT_EMBED = TOOL_BAD_OPTION + 1,
-	OPT_SEARCH,
-	OPT_IMAGE_PATH,
-	OPT_LAYER,
-	OPT_LAUNCHER,
-	OPT_LINK,
-	OPT_FORCE,
-	OPT_QUIET,
-	OPT_JSON,
-};
-
-static int absolute(const char *option, const char *value)
+static int check_absolute(const char *option, const char *value)
 {
 	if (value[0] == '/')
 		return THAW_EXIT_OK;
-	return tool_usage("stub", "%s: '%s' is no absolute path", option, value);
+	return tool_bad_value("stub", option, value, "an absolute path");
 }
 
-static int parse_option(struct arguments *a, int c, const char *value)
+static int check(const struct arguments *a, int argument_count)
 {
-	switch (c) {
-	case 'o':
-		a->output = value;
-		break;
-	case OPT_EMBED:
-		a->stub.embed = true;
-		break;
-	case OPT_SEARCH:
-		if (a->stub.search_count == THAW_STUB_SEARCH_MAX)
-			return tool_usage("stub", "--search: %u directories at most",
-					  THAW_STUB_SEARCH_MAX);
-		a->search[a->stub.search_count++] = value;
-		return absolute("--search", value);
-	case OPT_IMAGE_PATH:
-		a->stub.image_path = value;
-		return *value ? absolute("--image-path", value) : THAW_EXIT_OK;
-	case OPT_LAYER:
-		if (a->stub.image_count == THAW_STUB_IMAGES_MAX)
-			return tool_usage("stub", "--layer: %u images at most",
-					  THAW_STUB_IMAGES_MAX - 1);
-		a->images[a->stub.image_count++] = value;
-		break;
-	case OPT_LAUNCHER:
-		a->launcher = value;
-		break;
-	case OPT_LINK:
-		a->link = value;
-		return absolute("--link", value);
-	case OPT_FORCE:
-		a->stub.force = true;
-		break;
-	case OPT_QUIET:
-		a->quiet = true;
-		break;
-	case OPT_JSON:
-		a->json = true;
-		break;
-	}
-	return THAW_EXIT_OK;
-}
+	const char *image_path = a->stub.image_path;
+	int r = THAW_EXIT_OK;
 
-static int parse(struct arguments *a, int argc, char **argv)
-{
-	static const struct option options[] = {
-		{ "output", required_argument, NULL, 'o' },
-		{ "embed", no_argument, NULL, OPT_EMBED },
-		{ "search", required_argument, NULL, OPT_SEARCH },
-		{ "image-path", required_argument, NULL, OPT_IMAGE_PATH },
-		{ "layer", required_argument, NULL, OPT_LAYER },
-		{ "launcher", required_argument, NULL, OPT_LAUNCHER },
-		{ "link", required_argument, NULL, OPT_LINK },
-		{ "force", no_argument, NULL, OPT_FORCE },
-		{ "quiet", no_argument, NULL, OPT_QUIET },
-		{ "json", no_argument, NULL, OPT_JSON },
-		{ "help", no_argument, NULL, TOOL_HELP },
-		{ 0 },
-	};
-	int c, r;
-
-	a->stub.image_count = 1; /* the environment's place */
-	while ((c = tool_getopt(&tool_stub, argc, argv, ":o:", options)) != -1) {
-		if (c == TOOL_HELP || c == TOOL_BAD_OPTION)
-			return c;
-		r = parse_option(a, c, optarg);
-		if (r)
-			return TOOL_BAD_OPTION;
-	}
-	if (!a->output) {
-		(void)tool_usage("stub", "-o is needed: environment.tar.gz, .zip, .pex or .thaw");
-		return TOOL_BAD_OPTION;
-	}
-	if (argc - optind != (a->link ? 0 : 1)) {
-		(void)tool_usage("stub", a->link ? "--link takes no image" :
-						   "one image is needed (see --layer)");
-		return TOOL_BAD_OPTION;
-	}
-	a->images[0] = argv[optind];
+	for (size_t i = 0; r == THAW_EXIT_OK && i < a->stub.search_count; i++)
+		r = check_absolute("search", a->search[i]);
+	if (r == THAW_EXIT_OK && image_path && *image_path)
+		r = check_absolute("image-path", image_path);
+	if (r == THAW_EXIT_OK && a->link)
+		r = check_absolute("link", a->link);
+	if (r != THAW_EXIT_OK)
+		return r;
+	if (!a->output)
+		return tool_usage("stub",
+				  "-o is needed: environment.tar.gz, .zip, .pex or .thaw");
+	if (argument_count != (a->link ? 0 : 1))
+		return tool_usage("stub", a->link ? "--link takes no image"
+						  : "one image is needed (see --layer)");
 	return THAW_EXIT_OK;
 }
 
 static int run(int argc, char **argv)
 {
 	const char *images[THAW_STUB_IMAGES_MAX], *search[THAW_STUB_SEARCH_MAX];
-	struct arguments a = { .images = images, .search = search };
-	int r = parse(&a, argc, argv);
+	/* Of the images, the first place is the environment's. */
+	struct arguments a = {
+		.images = images,
+		.search = search,
+		.stub = { .images = images, .image_count = 1, .search = search },
+	};
+	const struct tool_option options[] = {
+		TOOL_TEXT("output", 'o', &a.output),
+		TOOL_FLAG("embed", 0, &a.stub.embed),
+		TOOL_LIST("search", 0, search, &a.stub.search_count,
+			  THAW_STUB_SEARCH_MAX),
+		TOOL_TEXT("image-path", 0, &a.stub.image_path),
+		TOOL_LIST("layer", 0, images, &a.stub.image_count, THAW_STUB_IMAGES_MAX),
+		TOOL_TEXT("launcher", 0, &a.launcher),
+		TOOL_TEXT("link", 0, &a.link),
+		TOOL_FLAG("force", 0, &a.stub.force),
+		TOOL_FLAG("quiet", 0, &a.quiet),
+		TOOL_FLAG("json", 0, &a.json),
+		{ 0 },
+	};
+	int r;
 
-	if (r)
-		return r == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
-	a.stub.images = images;
-	a.stub.search = search;
+	if (!tool_options(&tool_stub, argc, argv, options, &r))
+		return r;
+	r = check(&a, argc - optind);
+	if (r != THAW_EXIT_OK)
+		return r;
+	images[0] = argv[optind];
 	return make(&a);
 }
 

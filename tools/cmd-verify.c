@@ -81,43 +81,22 @@ static void print_summary(const struct verify *verify,
 
 static int run(int argc, char **argv)
 {
-	enum { OPT_THREADS = TOOL_BAD_OPTION + 1, OPT_JSON, OPT_QUIET };
-	static const struct option options[] = {
-		{ "threads", required_argument, NULL, OPT_THREADS },
-		{ "json", no_argument, NULL, OPT_JSON },
-		{ "quiet", no_argument, NULL, OPT_QUIET },
-		{ "help", no_argument, NULL, TOOL_HELP },
-		{ 0 },
-	};
 	struct thaw_pass_options pass = { 0 };
 	struct thaw_verify_result result;
 	struct verify verify = { 0 };
 	struct thaw_error err = { 0 };
 	struct thaw_image *image;
 	bool json = false, quiet = false;
-	uint64_t number;
-	int c, r;
+	const struct tool_option options[] = {
+		TOOL_THREADS(&pass.threads),
+		TOOL_FLAG("json", 0, &json),
+		TOOL_FLAG("quiet", 0, &quiet),
+		{ 0 },
+	};
+	int r, exit_code;
 
-	while ((c = tool_getopt(&tool_verify, argc, argv, ":", options)) != -1) {
-		switch (c) {
-		case OPT_THREADS:
-			if (!tool_parse_number(optarg, 1, 1024, &number))
-				return tool_usage(
-					"verify",
-					"'%s' is no number of threads (1 to 1024)",
-					optarg);
-			pass.threads = (unsigned)number;
-			break;
-		case OPT_JSON:
-			json = true;
-			break;
-		case OPT_QUIET:
-			quiet = true;
-			break;
-		default:
-			return c == TOOL_HELP ? THAW_EXIT_OK : THAW_EXIT_USAGE;
-		}
-	}
+	if (!tool_options(&tool_verify, argc, argv, options, &exit_code))
+		return exit_code;
 	if (argc - optind != 1)
 		return tool_usage("verify", "an image is needed");
 	verify.file = argv[optind];

@@ -25,6 +25,7 @@ struct command {
 struct warm {
 	const char *image, *output;
 	const char *alias;
+	const char *name; /* of the set, for the commands that follow on the line */
 	struct command commands[THAW_PARTS_MAX];
 	unsigned command_count;
 	struct thaw_workload workloads[THAW_PARTS_MAX];
@@ -223,14 +224,14 @@ static int warm_up(struct warm *warm, bool force)
 }
 #endif
 
-static int add_command(struct warm *warm, const char *name, char **argv, char *shell)
+static int add_command(struct warm *warm, char **argv, char *shell)
 {
 	struct command *command = &warm->commands[warm->command_count];
 
 	if (warm->command_count == THAW_PARTS_MAX - 4)
 		return tool_usage("warm", "too many commands");
 	warm->command_count++;
-	command->name = name ? name : NAME_DEFAULT;
+	command->name = warm->name ? warm->name : NAME_DEFAULT;
 	command->argv = argv;
 	if (shell) {
 		command->shell[0] = (char *)"sh";
@@ -238,65 +239,50 @@ static int add_command(struct warm *warm, const char *name, char **argv, char *s
 		command->shell[2] = shell;
 		command->argv = command->shell;
 	}
-	return 0;
+	return THAW_EXIT_OK;
+}
+
+static int take_command(void *userdata, const char *option, char *value)
+{
+	(void)option;
+	return add_command(userdata, NULL, value);
+}
+
+/* For the commands that follow it. */
+static int take_name(void *userdata, const char *option, char *value)
+{
+	struct warm *warm = userdata;
+
+	if (!thaw_warm_name_valid(value))
+		return tool_bad_value("warm", option, value,
+				      "1 to 31 letters, digits, . _ -");
+	warm->name = value;
+	return THAW_EXIT_OK;
 }
 
 static int run(int argc, char **argv)
 {
-	enum { OPT_NAME = TOOL_BAD_OPTION + 1, OPT_FORCE, OPT_JSON };
-	static const struct option options[] = {
-		{ "output", required_argument, NULL, 'o' },
-		{ "name", required_argument, NULL, OPT_NAME },
-		{ "command", required_argument, NULL, 'c' },
-		{ "force", no_argument, NULL, OPT_FORCE },
-		{ "json", no_argument, NULL, OPT_JSON },
-		{ "help", no_argument, NULL, TOOL_HELP },
+	struct warm warm = { 0 };
+	const char *image = NULL;
+	bool force = false;
+	const struct tool_option options[] = {
+		TOOL_TEXT("output", 'o', &warm.output),
+		TOOL_CALL("name", 0, take_name, &warm),
+		TOOL_CALL("command", 'c', take_command, &warm),
+		TOOL_FLAG("force", 0, &force),
+		TOOL_FLAG("json", 0, &warm.json),
+		TOOL_ARGUMENT(&image),
 		{ 0 },
 	};
-	struct warm warm = { 0 };
-	const char *name = NULL;
-	bool force = false;
-	char *image = NULL;
-	int c;
+	int exit_code;
 
-	/* "-": options may stand on both sides of IMAGE, but not behind the command. */
-	while ((c = tool_getopt(&tool_warm, argc, argv, "-:o:c:", options)) != -1) {
-		switch (c) {
-		case 1:
-			if (image) /* the command, without "--" in front */
-				return tool_usage("warm", "put -- in front of the command");
-			image = optarg;
-			break;
-		case 'o':
-			warm.output = optarg;
-			break;
-		case 'c':
-			if (add_command(&warm, name, NULL, optarg))
-				return THAW_EXIT_USAGE;
-			break;
-		case OPT_NAME:
-			if (!thaw_warm_name_valid(optarg))
-				return tool_usage("warm",
-						  "a set's name is 1 to 31 letters, digits, . _ -");
-			name = optarg;
-			break;
-		case OPT_FORCE:
-			force = true;
-			break;
-		case OPT_JSON:
-			warm.json = true;
-			break;
-		case TOOL_HELP:
-			return THAW_EXIT_OK;
-		default:
-			return THAW_EXIT_USAGE;
-		}
-	}
-	if (optind < argc && add_command(&warm, name, argv + optind, NULL))
+	if (!tool_options(&tool_warm, argc, argv, options, &exit_code))
+		return exit_code;
+	if (optind < argc && add_command(&warm, argv + optind, NULL))
 		return THAW_EXIT_USAGE;
 	if (!image || warm.command_count == 0)
 		return tool_usage("warm", "an image and a command are needed");
-	tool_split_alias(image, &warm.alias);
+	tool_split_alias((char *)image, &warm.alias);
 	warm.image = image;
 	return warm_up(&warm, force);
 }

@@ -6,6 +6,10 @@
 #include "thaw/client.h"
 #include "tool.h"
 
+/* What they take alike. */
+#define NODE_OPTIONS(socket, json) \
+	TOOL_TEXT("socket", 0, socket), TOOL_FLAG("json", 0, json)
+
 /* Connect, or print why not and return an exit code. */
 int node_connect(const char *socket, struct thaw_client **ret_client);
 /*

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Errors, options, interrupts and open images, for all subcommands. */
+/* Errors, interrupts and open images, for all subcommands. */
 #include "tool.h"
 
 #include <errno.h>
@@ -86,90 +86,6 @@ int tool_help(const struct tool_command *command)
 {
 	fputs(command->help, stdout);
 	return THAW_EXIT_OK;
-}
-
-static bool is_assignment(const char *argument)
-{
-	return strncmp(argument, "--", 2) == 0 && strchr(argument, '=');
-}
-
-int tool_getopt(const struct tool_command *command, int argc, char **argv,
-		const char *letters, const struct option *options)
-{
-	int c;
-
-	/* letters begin with ':', so that a missing argument is told apart. */
-	opterr = 0;
-	c = getopt_long(argc, argv, letters, options, NULL);
-	switch (c) {
-	case TOOL_HELP:
-		(void)tool_help(command); /* always 0; the caller returns that itself */
-		return TOOL_HELP;
-	case ':':
-		(void)tool_usage(command->name, "option '%s' needs a value",
-				 argv[optind - 1]);
-		return TOOL_BAD_OPTION;
-	case '?':
-		/* A letter, unless a long option was given a value that it does not take. */
-		if (optopt > 0 && optopt < TOOL_HELP && !is_assignment(argv[optind - 1]))
-			(void)tool_usage(command->name,
-					 "unknown option '-%c' (see thaw %s --help)",
-					 optopt, command->name);
-		else
-			(void)tool_usage(command->name,
-					 "bad option '%s' (see thaw %s --help)",
-					 argv[optind - 1], command->name);
-		return TOOL_BAD_OPTION;
-	default:
-		return c;
-	}
-}
-
-bool tool_parse_number(const char *text, uint64_t low, uint64_t high,
-		       uint64_t *ret_number)
-{
-	unsigned long long value;
-	char *end;
-
-	if (text[0] < '0' || text[0] > '9') /* strtoull takes signs and blanks */
-		return false;
-	errno = 0;
-	value = strtoull(text, &end, 10);
-	if (errno || *end != '\0' || value < low || value > high)
-		return false;
-	*ret_number = value;
-	return true;
-}
-
-bool tool_parse_size(const char *text, uint64_t *ret_size)
-{
-	static const char suffixes[] = "KMGT";
-	unsigned long long value;
-	unsigned shift = 0;
-	const char *suffix;
-	char *end;
-
-	if (text[0] < '0' || text[0] > '9')
-		return false;
-	errno = 0;
-	value = strtoull(text, &end, 10);
-	if (errno)
-		return false;
-	if (*end != '\0') {
-		char upper = *end >= 'a' ? (char)(*end - 32) : *end;
-
-		suffix = strchr(suffixes, upper);
-		if (!suffix)
-			return false;
-		shift = 10 * (unsigned)(suffix - suffixes + 1);
-		end++;
-		if (strcmp(end, "iB") == 0)
-			end += 2;
-		if (*end != '\0' || value > UINT64_MAX >> shift)
-			return false;
-	}
-	*ret_size = (uint64_t)value << shift;
-	return value != 0;
 }
 
 int tool_open_image(const char *file, struct thaw_image **ret_image)

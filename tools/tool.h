@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * What the subcommands share: the table of commands, options and sizes, errors,
- * names on a terminal, and open images.
+ * What the subcommands share: the table of commands, errors, names on a terminal,
+ * and open images; in options.h, options.
  *
  * A command gets its own argv (argv[0] is its name) and returns an exit code.
  * Before it fails it has printed one line on stderr, through the functions here.
  */
-#include <getopt.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -18,6 +17,8 @@
 #include "thaw/error.h"
 #include "thaw/image.h"
 #include "thaw/reader.h"
+
+#include "options.h"
 
 struct tool_command {
 	const char *name;
@@ -56,20 +57,7 @@ int tool_fail_text(enum thaw_exit exit_code, const char *file, const char *forma
 	_printf_(3, 4);
 int tool_usage(const char *command, const char *format, ...) _printf_(2, 3);
 
-/*
- * Options. tool_getopt() is getopt_long() with --help and errors of our own. It
- * returns an option's value, -1 after the last, TOOL_HELP when it has printed the
- * help (the command then returns THAW_EXIT_OK), or TOOL_BAD_OPTION when it has
- * printed an error (THAW_EXIT_USAGE). letters begin with ':'.
- */
-#define TOOL_HELP	256
-#define TOOL_BAD_OPTION 257
-int tool_getopt(const struct tool_command *command, int argc, char **argv,
-		const char *letters, const struct option *options);
 int tool_help(const struct tool_command *command);
-bool tool_parse_size(const char *text, uint64_t *ret_size);
-bool tool_parse_number(const char *text, uint64_t low, uint64_t high,
-		       uint64_t *ret_number);
 
 /* "IMAGE#ALIAS": cuts IMAGE off; *ret_alias points behind the last '#', or is NULL. */
 void tool_split_alias(char *image, const char **ret_alias);

@@ -11,6 +11,8 @@ from support.tars import member, tar
 
 COMMANDS = ["pack", "warm", "run", "mount", "umount", "stat", "ls", "cat", "info", "diff", "verify",
             "extract", "report", "open", "close"]
+# These do something without any argument.
+MORE = ["ps", "images", "gc", "serve", "stub", "doctor"]
 # As in podman: 2 could be the command's own.
 RUN_USAGE = 125
 
@@ -70,14 +72,44 @@ def test_wrong_command(arguments, word):
     assert result.out == b""
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS + MORE)
 def test_wrong_options(command):
     usage = RUN_USAGE if command == "run" else USAGE
     for arguments in (["--nonsense"], ["-%"], ["--nonsense=1"]):
         result = thaw_fails(usage, re.escape(arguments[0].split("=")[0]), command, *arguments)
         assert result.out == b""
         assert result.err.startswith(f"thaw: {command}: ".encode())
-    thaw_fails(usage, "", command)
+    if command not in MORE:
+        thaw_fails(usage, "", command)
+
+
+@pytest.mark.parametrize("arguments", [
+    "pack --level=0", "pack --threads=1025", "verify --threads=0", "extract --threads=x",
+    "mount --threads= ", "mount --hang-limit=86401", "mount --cache-size=0", "serve --linger=-1",
+    "serve --grace=1.5", "gc --days=36501", "open --scratch-size=x", "open --lease=pid:0",
+    "open --label=x", "open --user=1:", "run --scratch-size=0", "run --mode=sideways",
+    "warm --name=/ ", "extract --prefix=x", "stub --search=x", "pack --python-version=2.7"])
+def test_every_command_refuses_a_value_in_the_same_words(work, arguments):
+    command, option = arguments.split()
+    name, value = option.split("=")
+    result = thaw_fails(RUN_USAGE if command == "run" else USAGE, "", command, option, work / "a",
+                        work / "b", cwd=work)
+    assert result.err.startswith(f"thaw: {command}: {name}: '{value}' is not ".encode())
+
+
+@pytest.mark.parametrize("command, option, most", [("open", "--layer", 8), ("stub", "--layer", 63),
+                                                   ("stub", "--search", 64)])
+def test_lists_have_an_end(command, option, most):
+    thaw_fails(USAGE, f"{option}: more than", command, *[f"{option}=/x"] * (most + 1))
+    result = thaw_fails(USAGE, "needed", command, *[f"{option}=/x"] * most)
+    assert b"more than" not in result.err
+
+
+def test_the_letter_of_an_option_and_its_name_are_one(image):
+    assert thaw("ls", "-lR", image).out == thaw("ls", image, "--long", "--rec").out
+    assert thaw("ls", "-1", image).out == b"f\n"
+    thaw_fails(USAGE, "'--output' needs a value", "report", image, "--output")
+    thaw_fails(USAGE, "'-o' needs a value", "report", image, "-o")
 
 
 @pytest.mark.parametrize("option", [

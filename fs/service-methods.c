@@ -274,7 +274,7 @@ static void method_register(struct connection *connection)
 	struct thaw_catalogue_image image = { 0 };
 	struct thaw_catalogue_source source;
 	struct thaw_error err = { 0 };
-	int r;
+	int r = 0;
 
 	if (PARAMETERS(connection, { "source", PARAMETER_STRING, true, &path },
 		       { "fd", PARAMETER_FD, true, &fd },
@@ -302,7 +302,11 @@ static void method_register(struct connection *connection)
 	image.name = (char *)slash + 1; /* not written to */
 	image.path = (char *)image_path;
 	image.used = (int64_t)time(NULL);
-	r = thaw_catalogue_put_image(service->catalogue, &image, &err);
+	/* Of one image there is one record, which root would go by. */
+	if (connection->privileged)
+		r = thaw_catalogue_put_image(service->catalogue, &image, &err);
+	else
+		source.image = image_path;
 	if (r == 0)
 		r = thaw_catalogue_put_source(service->catalogue, &source, image.identity,
 					      &err);

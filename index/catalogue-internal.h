@@ -59,9 +59,9 @@ json_t *thaw_catalogue_source_json(const struct thaw_catalogue_source *source,
 _must_check_ int thaw_catalogue_image_from_json(const json_t *json,
 						const uint8_t identity[THAW_DIGEST_SIZE],
 						struct thaw_catalogue_image *ret_image);
-/* *ret_path and *ret_options are malloc'ed, and what ret_source points to. */
+/* *ret_path, *ret_image (or NULL) and *ret_options are malloc'ed, and what ret_source points to. */
 _must_check_ int thaw_catalogue_source_from_json(const json_t *json, char **ret_path,
-						 char **ret_options,
+						 char **ret_image, char **ret_options,
 						 struct thaw_catalogue_source *ret_source,
 						 uint8_t ret_identity[THAW_DIGEST_SIZE]);
 

@@ -343,26 +343,30 @@ int thaw_catalogue_image_from_json(const json_t *json,
 json_t *thaw_catalogue_source_json(const struct thaw_catalogue_source *source,
 				   const uint8_t identity[THAW_DIGEST_SIZE])
 {
-	return json_pack("{s:o,s:o,s:I,s:I,s:I,s:o}", "path", string_json(source->path),
+	return json_pack("{s:o,s:o,s:o,s:I,s:I,s:I,s:o}", "path",
+			 string_json(source->path), "image", string_json(source->image),
 			 "options", string_json(source->options), "size",
 			 (json_int_t)source->size, "inode", (json_int_t)source->inode,
 			 "mtime_ns", (json_int_t)source->mtime_ns, "identity",
 			 digest_json(identity));
 }
 
-int thaw_catalogue_source_from_json(const json_t *json, char **ret_path,
+int thaw_catalogue_source_from_json(const json_t *json, char **ret_path, char **ret_image,
 				    char **ret_options,
 				    struct thaw_catalogue_source *ret_source,
 				    uint8_t ret_identity[THAW_DIGEST_SIZE])
 {
 	_cleanup_(freep) char *path = NULL;
 	_cleanup_(freep) char *options = NULL;
+	_cleanup_(freep) char *image = NULL;
 	int64_t size = 0, inode = 0, mtime_ns = 0;
 	int r;
 
 	r = string_from_json(json, "path", &path);
 	if (r == 0)
 		r = string_from_json(json, "options", &options);
+	if (r == 0)
+		r = string_from_json(json, "image", &image);
 	if (r == 0)
 		r = integer_from_json(json, "size", &size);
 	if (r == 0)
@@ -376,11 +380,13 @@ int thaw_catalogue_source_from_json(const json_t *json, char **ret_path,
 	if (r < 0)
 		return r;
 	*ret_source = (struct thaw_catalogue_source){ .path = path,
+						      .image = image,
 						      .options = options,
 						      .size = (uint64_t)size,
 						      .inode = (uint64_t)inode,
 						      .mtime_ns = mtime_ns };
 	*ret_path = steal_ptr(path);
+	*ret_image = steal_ptr(image);
 	*ret_options = steal_ptr(options);
 	return 0;
 }

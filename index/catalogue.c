@@ -382,6 +382,22 @@ static bool same_source(const struct thaw_catalogue_source *a,
 	       strcmp(a->path, b->path) == 0 && strcmp(a->options, b->options) == 0;
 }
 
+static int own_image(const char *path, const uint8_t identity[THAW_DIGEST_SIZE],
+		     struct thaw_error *err, struct thaw_catalogue_image *ret_image)
+{
+	const char *slash = strrchr(path, '/');
+	struct thaw_catalogue_image image = { .name = strdup(slash ? slash + 1 : path),
+					      .path = strdup(path) };
+
+	memcpy(image.identity, identity, THAW_DIGEST_SIZE);
+	if (!image.name || !image.path) {
+		thaw_catalogue_image_deinit(&image);
+		return thaw_oom(err);
+	}
+	*ret_image = image;
+	return 0;
+}
+
 int thaw_catalogue_find_source(struct thaw_catalogue *catalogue,
 			       const struct thaw_catalogue_source *source,
 			       struct thaw_error *err,
@@ -390,6 +406,7 @@ int thaw_catalogue_find_source(struct thaw_catalogue *catalogue,
 	uint8_t key[THAW_DIGEST_SIZE], identity[THAW_DIGEST_SIZE];
 	_cleanup_(freep) char *options = NULL;
 	_cleanup_(freep) char *path = NULL;
+	_cleanup_(freep) char *own = NULL;
 	struct thaw_catalogue_source found;
 	json_t *json = NULL;
 	int r = source_key(source, err, key);
@@ -399,7 +416,8 @@ int thaw_catalogue_find_source(struct thaw_catalogue *catalogue,
 			     &json);
 	if (r != 0)
 		return r;
-	r = thaw_catalogue_source_from_json(json, &path, &options, &found, identity);
+	r = thaw_catalogue_source_from_json(json, &path, &own, &options, &found,
+					    identity);
 	json_decref(json);
 	if (r == -ENOMEM)
 		return thaw_oom(err);
@@ -407,6 +425,8 @@ int thaw_catalogue_find_source(struct thaw_catalogue *catalogue,
 		return drop(catalogue->images, THAW_TABLE_SOURCES, key, sizeof(key), err);
 	if (!same_source(source, &found))
 		return THAW_NOT_FOUND;
+	if (own)
+		return own_image(own, identity, err, ret_image);
 	return thaw_catalogue_get_image(catalogue, identity, err, ret_image);
 }
 
@@ -426,12 +446,12 @@ static int each_source_row(struct thaw_catalogue *catalogue,
 		json_t *json = parse(row->payload, row->len);
 		uint8_t identity[THAW_DIGEST_SIZE];
 		struct thaw_catalogue_source source;
-		char *path, *options;
+		char *path, *image, *options;
 		int bad = -EBADMSG;
 
 		if (json)
-			bad = thaw_catalogue_source_from_json(json, &path, &options,
-							      &source, identity);
+			bad = thaw_catalogue_source_from_json(
+				json, &path, &image, &options, &source, identity);
 		json_decref(json);
 		if (bad == -ENOMEM) {
 			r = thaw_oom(err);
@@ -442,6 +462,7 @@ static int each_source_row(struct thaw_catalogue *catalogue,
 		} else {
 			r = fn(userdata, row, &source, identity);
 			free(path);
+			free(image);
 			free(options);
 		}
 	}

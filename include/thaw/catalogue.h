@@ -163,6 +163,11 @@ struct thaw_catalogue_source {
 	const char *options; /* whatever else decides what is packed; "" for defaults */
 	uint64_t size, inode;
 	int64_t mtime_ns;
+	/*
+	 * Where the image lies, absolute; NULL: where the image's own record says. Whoever
+	 * may not be believed has it here: the image's record is everybody's.
+	 */
+	const char *image;
 };
 /* Fill in from what fstat(2) says of the archive. */
 void thaw_catalogue_source_init(struct thaw_catalogue_source *source, const char *path,
@@ -174,7 +179,8 @@ _must_check_ int thaw_catalogue_put_source(struct thaw_catalogue *catalogue,
 					   struct thaw_error *err);
 /*
  * The image that exactly this source was packed into: 0, THAW_NOT_FOUND. Whether
- * the image's file is still there and is that image is for the caller to see.
+ * the image's file is still there and is that image is for the caller to see. Of a source
+ * with an image of its own, *ret_image has identity, name and path only.
  */
 _must_check_ int thaw_catalogue_find_source(struct thaw_catalogue *catalogue,
 					    const struct thaw_catalogue_source *source,

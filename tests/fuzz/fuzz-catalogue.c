@@ -80,20 +80,27 @@ static void try_image(const json_t *json)
 static void try_source(const json_t *json)
 {
 	uint8_t identity[THAW_DIGEST_SIZE], same_identity[THAW_DIGEST_SIZE];
-	char *path, *options, *same_path = NULL, *same_options = NULL;
+	char *path, *image, *options, *same_path = NULL, *same_image = NULL,
+				      *same_options = NULL;
 	struct thaw_catalogue_source source, same;
 	json_t *again;
 
-	if (thaw_catalogue_source_from_json(json, &path, &options, &source, identity) < 0)
+	if (thaw_catalogue_source_from_json(json, &path, &image, &options, &source,
+					    identity) < 0)
 		return;
 	again = thaw_catalogue_source_json(&source, identity);
-	require(again && thaw_catalogue_source_from_json(again, &same_path, &same_options,
-							 &same, same_identity) == 0);
-	require(strcmp(path, same_path) == 0 && source.inode == same.inode &&
+	require(again && thaw_catalogue_source_from_json(again, &same_path, &same_image,
+							 &same_options, &same,
+							 same_identity) == 0);
+	require(strcmp(path, same_path) == 0 && !image == !same_image &&
+		(!image || strcmp(image, same_image) == 0) &&
+		source.inode == same.inode &&
 		memcmp(identity, same_identity, sizeof(identity)) == 0);
 	free(path);
 	free(options);
+	free(image);
 	free(same_path);
+	free(same_image);
 	free(same_options);
 	json_decref(again);
 }

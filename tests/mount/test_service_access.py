@@ -173,6 +173,36 @@ def test_what_only_root_may(node, work, image, home, user):
 
 
 @pytest.mark.root
+def test_what_a_user_says_of_an_archive(node, work, home, user):
+    """Of an image that root has packed too: root does not go by it."""
+    (home / "a.tar").write_bytes(tar(member(b"file", b"data")))
+    (home / "a.tar").chmod(0o644)
+    node.thaw("open", "s", home / "a.tar", work / "view")
+    with node.client() as client:
+        packed, = [i for i in client.images() if i["state"] == "known"]
+    os.mkfifo(work / "planted")
+    (work / "planted").chmod(0o644)
+    script = ("import os, sys; sys.path.insert(0, sys.argv[1])\n"
+              "import thaw_client\n"
+              "client = thaw_client.Client(sys.argv[2])\n"
+              "fd = os.open(sys.argv[3], os.O_RDONLY)\n"
+              "source = {'source': sys.argv[3], 'fd': 0}\n"
+              "client.call('Register', {**source, 'path': sys.argv[4], 'identity': sys.argv[5]}, [fd])\n"
+              "answer = client.call('Lookup', source, [fd])\n"
+              "print(answer['path'], answer['identity'])\n")
+    library = work / "lib"
+    library.mkdir()
+    (library / "thaw_client.py").write_text(pathlib.Path(thaw_client.__file__).read_text())
+    result = run("python3", "-c", script, library, node.socket, home / "a.tar", work / "planted",
+                 packed["identity"], user=user)
+    assert result.text.split() == [str(work / "planted"), packed["identity"]]  # kept, for him
+    with node.client() as client:
+        assert [i["path"] for i in client.images() if i["state"] == "known"] == [packed["path"]]
+    node.thaw("open", "t", home / "a.tar", work / "second")
+    assert os.listdir(node.state / "images") == [os.path.basename(packed["path"])]
+
+
+@pytest.mark.root
 def test_somebody_elses_process(node, work, image, home, user):
     denied(node, user, "another user's", "open", "--lease=pid:1", "s", image, home / "view")
     denied(node, user, "no process", "open", "--lease=pid:2147483647", "s", image, home / "view")

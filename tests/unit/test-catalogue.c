@@ -211,7 +211,27 @@ static void test_images_and_sources(void **state)
 	assert_sample(&image, 1);
 	thaw_catalogue_image_deinit(&image);
 
+	/* One that says itself where its image lies, which nobody else goes by. */
+	other.options = "own";
+	other.image = "/b/\xff.thaw";
+	assert_success(
+		thaw_catalogue_put_source(s->catalogue, &other, wanted.identity, &err),
+		&err);
+	close_it(s);
+	open_it(s);
+	assert_success(thaw_catalogue_find_source(s->catalogue, &other, &err, &image),
+		       &err);
+	assert_string_equal(image.path, "/b/\xff.thaw");
+	assert_string_equal(image.name, "\xff.thaw");
+	assert_memory_equal(image.identity, wanted.identity, THAW_DIGEST_SIZE);
+	thaw_catalogue_image_deinit(&image);
+	assert_success(thaw_catalogue_find_source(s->catalogue, &source, &err, &image),
+		       &err);
+	assert_sample(&image, 1);
+	thaw_catalogue_image_deinit(&image);
+
 	/* Whatever of it is another: another source. */
+	other = source;
 	other.size++;
 	assert_int_equal(thaw_catalogue_find_source(s->catalogue, &other, &err, &image),
 			 THAW_NOT_FOUND);
@@ -245,7 +265,7 @@ static void test_images_and_sources(void **state)
 	assert_success(thaw_catalogue_each_source(s->catalogue, count_source, &count,
 						  &err, &dropped),
 		       &err);
-	assert_int_equal(count, 3);
+	assert_int_equal(count, 4);
 
 	/* With an image go its sources, and no other. */
 	wanted = sample_image(1);

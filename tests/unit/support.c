@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "pack-internal.h"
+
 #define TAR_BLOCK 512u
 
 void buffer_add(struct buffer *buffer, const void *data, size_t len)
@@ -281,4 +283,25 @@ int pack_bytes(const struct buffer *tar, const char *output, const struct thaw_p
 	r = thaw_pack(path, output, options, err, ret_report);
 	(void)close(fd);
 	return r;
+}
+
+int open_path(const char *path, struct thaw_error *err, struct thaw_image **ret_image)
+{
+	struct thaw_source *source;
+	int r = thaw_source_open(path, err, &source);
+
+	return r < 0 ? r : thaw_image_open(source, err, ret_image);
+}
+
+int read_input(struct thaw_input *input, struct thaw_error *err, struct buffer *tar)
+{
+	for (;;) {
+		const uint8_t *data;
+		size_t len;
+		int r = input->next(input, err, &data, &len);
+
+		if (r < 0 || len == 0)
+			return r;
+		buffer_add(tar, data, len);
+	}
 }

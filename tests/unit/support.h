@@ -149,6 +149,8 @@ void image_repair(uint8_t *image, size_t size);
 
 /* Open an image in memory, which must outlive it. */
 int open_memory(const struct buffer *bytes, struct thaw_error *err, struct thaw_image **ret_image);
+/* Open the image in a file. */
+int open_path(const char *path, struct thaw_error *err, struct thaw_image **ret_image);
 
 /* -- files -- */
 
@@ -161,6 +163,10 @@ void read_file(const char *path, struct buffer *ret_bytes);
 unsigned count_entries(const char *directory);
 /* A descriptor of an unnamed file with these bytes, at offset 0. */
 int memory_file(const void *data, size_t size);
+
+/* Add all that an input gives, from where it is now, to tar. */
+struct thaw_input;
+int read_input(struct thaw_input *input, struct thaw_error *err, struct buffer *tar);
 
 /* Pack a tar in memory into the file output. */
 int pack_bytes(const struct buffer *tar, const char *output, const struct thaw_pack_options *options,

@@ -12,32 +12,8 @@
 enum fault { FAULT_MEMORY, FAULT_READ, FAULT_WRITE, FAULT_PROCESS, FAULT_NAME, FAULTS };
 static const int fault_errors[FAULTS] = { ENOMEM, EIO, ENOSPC, EAGAIN, EACCES };
 
-static int countdown[FAULTS]; /* 1: the next call fails; 0: none does */
-static unsigned fired;
+#include "faults.h"
 
-static bool fails(enum fault fault)
-{
-	if (countdown[fault] <= 0 || countdown[fault]-- != 1)
-		return false;
-	fired++;
-	errno = fault_errors[fault];
-	return true;
-}
-
-#define WRAP(type, name, fault, failure, arguments, ...)                    \
-	type __real_##name arguments;                                       \
-	type __wrap_##name arguments;                                       \
-	type __wrap_##name arguments                                        \
-	{                                                                   \
-		return fails(fault) ? failure : __real_##name(__VA_ARGS__); \
-	}
-
-WRAP(void *, malloc, FAULT_MEMORY, NULL, (size_t size), size)
-WRAP(void *, calloc, FAULT_MEMORY, NULL, (size_t count, size_t size), count, size)
-WRAP(void *, realloc, FAULT_MEMORY, NULL, (void *old, size_t size), old, size)
-WRAP(char *, strdup, FAULT_MEMORY, NULL, (const char *text), text)
-WRAP(ssize_t, read, FAULT_READ, -1, (int fd, void *buf, size_t len), fd, buf, len)
-WRAP(ssize_t, write, FAULT_WRITE, -1, (int fd, const void *buf, size_t len), fd, buf, len)
 WRAP(ssize_t, pwrite64, FAULT_WRITE, -1, (int fd, const void *buf, size_t len, off_t at),
      fd, buf, len, at)
 WRAP(pid_t, fork, FAULT_PROCESS, -1, (void), )
@@ -49,7 +25,8 @@ WRAP(int, unlink, FAULT_NAME, -1, (const char *path), path)
 
 static int stop_faults(void **state)
 {
-	memset(countdown, 0, sizeof(countdown));
+	for (int i = 0; i < FAULTS; i++)
+		atomic_store(&countdown[i], 0);
 	return teardown(state);
 }
 
@@ -107,14 +84,14 @@ static void try_faults(struct state *s, enum fault fault, bool clean)
 
 	s->only_leases = true; /* one file is opened as the other */
 	for (int n = 1;; n++) {
-		unsigned before = fired;
+		unsigned before = atomic_load(&fired);
 		bool put, lost;
 
 		prepare(s, clean);
-		countdown[fault] = n;
+		atomic_store(&countdown[fault], (int)n);
 		put = use(s, lease);
 		lost = s->leases.state == THAW_CATALOGUE_REBUILT && !s->leases.in_memory;
-		countdown[fault] = 0;
+		atomic_store(&countdown[fault], 0);
 		open_it(s);
 		/*
 		 * The pipe that it is handed over by failing, at either end, is the one way to
@@ -133,7 +110,7 @@ static void try_faults(struct state *s, enum fault fault, bool clean)
 		}
 		close_it(s);
 		tries++;
-		if (fired == before)
+		if (atomic_load(&fired) == before)
 			break;
 		assert_true(tries < 3000);
 	}

@@ -10,9 +10,7 @@
  */
 #include "check.h"
 
-#include <fcntl.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -36,60 +34,17 @@ static const char *const fault_names[FAULTS] = {
 };
 static const int fault_errors[FAULTS] = { ENOMEM, EIO, EIO, ENOSPC, EDQUOT, EACCES, EIO };
 
-/* Compressors allocate, too: hence atomic. */
-static atomic_int countdown[FAULTS]; /* 1: the next call fails; 0: none does */
-static atomic_uint fired;
+#include "faults.h"
+#include "without-tmpfile.h"
 
-static bool fails(enum fault fault)
-{
-	if (atomic_load(&countdown[fault]) <= 0 || atomic_fetch_sub(&countdown[fault], 1) != 1)
-		return false;
-	atomic_fetch_add(&fired, 1);
-	errno = fault_errors[fault];
-	return true;
-}
-
-#define WRAP(type, name, fault, failure, arguments, ...) \
-	type __real_##name arguments;                    \
-	type __wrap_##name arguments;                    \
-	type __wrap_##name arguments                     \
-	{                                                \
-		return fails(fault) ? failure : __real_##name(__VA_ARGS__); \
-	}
-
-WRAP(void *, malloc, FAULT_MEMORY, NULL, (size_t size), size)
-WRAP(void *, calloc, FAULT_MEMORY, NULL, (size_t count, size_t size), count, size)
-WRAP(void *, realloc, FAULT_MEMORY, NULL, (void *old, size_t size), old, size)
-WRAP(char *, strdup, FAULT_MEMORY, NULL, (const char *text), text)
 WRAP(char *, strndup, FAULT_MEMORY, NULL, (const char *text, size_t len), text, len)
 WRAP(ssize_t, pread64, FAULT_PREAD, -1, (int fd, void *buf, size_t len, off_t at), fd, buf, len, at)
-WRAP(ssize_t, read, FAULT_READ, -1, (int fd, void *buf, size_t len), fd, buf, len)
-WRAP(ssize_t, write, FAULT_WRITE, -1, (int fd, const void *buf, size_t len), fd, buf, len)
 WRAP(int, fsync, FAULT_FSYNC, -1, (int fd), fd)
 WRAP(int, linkat, FAULT_NAME, -1, (int from, const char *a, int to, const char *b, int flags), from,
      a, to, b, flags)
 WRAP(int, renameat2, FAULT_NAME, -1,
      (int from, const char *a, int to, const char *b, unsigned flags), from, a, to, b, flags)
 WRAP(int, fstat64, FAULT_FSTAT, -1, (int fd, struct stat64 *st), fd, st)
-
-/* O_TMPFILE as on a file system that does not have it. */
-static bool no_tmpfile;
-int __real_openat64(int directory, const char *path, int flags, ...);
-int __wrap_openat64(int directory, const char *path, int flags, ...);
-int __wrap_openat64(int directory, const char *path, int flags, ...)
-{
-	va_list args;
-	mode_t mode;
-
-	va_start(args, flags);
-	mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(args, mode_t) : 0;
-	va_end(args);
-	if (no_tmpfile && (flags & O_TMPFILE) == O_TMPFILE) {
-		errno = EOPNOTSUPP;
-		return -1;
-	}
-	return __real_openat64(directory, path, flags, mode);
-}
 
 struct state {
 	char *directory, *source, *output;
@@ -117,7 +72,7 @@ static int teardown(void **state)
 {
 	struct state *s = *state;
 
-	no_tmpfile = false;
+	tmpfile_error = 0;
 	for (unsigned i = 0; i < FAULTS; i++)
 		atomic_store(&countdown[i], 0);
 	remove_directory(s->directory);
@@ -265,7 +220,7 @@ static void packing_without_tmpfile(void **state)
 {
 	struct state *s = *state;
 
-	no_tmpfile = true;
+	tmpfile_error = EOPNOTSUPP;
 	pack_faults(s, s->source, false);
 }
 

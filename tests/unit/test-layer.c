@@ -61,14 +61,12 @@ static void make_image(struct state *s, struct buffer *tar)
 {
 	struct thaw_pack_options options = { .level = 1, .force = true };
 	struct thaw_pack_report report;
-	struct thaw_source *source;
 
 	tar_end(tar);
 	s->reader = thaw_reader_free(s->reader);
 	s->image = thaw_image_free(s->image);
 	assert_success(pack_bytes(tar, s->path, &options, &s->err, &report), &s->err);
-	assert_success(thaw_source_open(s->path, &s->err, &source), &s->err);
-	assert_success(thaw_image_open(source, &s->err, &s->image), &s->err);
+	assert_success(open_path(s->path, &s->err, &s->image), &s->err);
 	assert_int_equal(thaw_reader_new(s->image, 0, &s->reader), 0);
 }
 

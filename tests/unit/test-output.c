@@ -2,32 +2,12 @@
 /* Files that appear whole or not at all, with O_TMPFILE and without. */
 #include "check.h"
 
-#include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "pack-internal.h"
-
-/* What the file system says to O_TMPFILE; 0: what it really says. */
-static int tmpfile_error;
-
-int __real_openat64(int directory, const char *path, int flags, ...);
-int __wrap_openat64(int directory, const char *path, int flags, ...);
-int __wrap_openat64(int directory, const char *path, int flags, ...)
-{
-	va_list args;
-	mode_t mode;
-
-	va_start(args, flags);
-	mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(args, mode_t) : 0;
-	va_end(args);
-	if (tmpfile_error && (flags & O_TMPFILE) == O_TMPFILE) {
-		errno = tmpfile_error;
-		return -1;
-	}
-	return __real_openat64(directory, path, flags, mode);
-}
+#include "without-tmpfile.h"
 
 struct state {
 	char *directory, *path;

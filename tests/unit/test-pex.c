@@ -147,15 +147,7 @@ static int collect(const char *path, unsigned minor, struct buffer *tar,
 	assert_string_equal(input->kind, "pex");
 	assert_int_equal(input->environment->hints.kind, THAW_KIND_PEX);
 	strcpy(ret_python, input->environment->hints.python);
-	for (;;) {
-		const uint8_t *data;
-		size_t len;
-
-		r = input->next(input, err, &data, &len);
-		if (r < 0 || len == 0)
-			break;
-		buffer_add(tar, data, len);
-	}
+	r = read_input(input, err, tar);
 	thaw_input_free(input);
 	return r;
 }

@@ -380,11 +380,9 @@ struct packed {
 static void open_packed(struct packed *packed)
 {
 	struct thaw_error err = { 0 };
-	struct thaw_source *source;
 
 	packed->image = thaw_image_free(packed->image);
-	assert_success(thaw_source_open(packed->path, &err, &source), &err);
-	assert_success(thaw_image_open(source, &err, &packed->image), &err);
+	assert_success(open_path(packed->path, &err, &packed->image), &err);
 }
 
 static int setup(void **state)

@@ -25,11 +25,9 @@ static void note(void *userdata, const char *fault)
 static void open_image(struct state *s, const char *path)
 {
 	struct thaw_error err = { 0 };
-	struct thaw_source *source;
 
 	s->image = thaw_image_free(s->image);
-	assert_success(thaw_source_open(path, &err, &source), &err);
-	assert_success(thaw_image_open(source, &err, &s->image), &err);
+	assert_success(open_path(path, &err, &s->image), &err);
 }
 
 static void verify(struct state *s, struct thaw_verify_result *ret_result)

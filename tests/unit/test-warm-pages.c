@@ -17,11 +17,9 @@ struct state {
 static void open_image(struct state *s)
 {
 	struct thaw_error err = { 0 };
-	struct thaw_source *source;
 
 	s->image = thaw_image_free(s->image);
-	assert_success(thaw_source_open(s->path, &err, &source), &err);
-	assert_success(thaw_image_open(source, &err, &s->image), &err);
+	assert_success(open_path(s->path, &err, &s->image), &err);
 }
 
 static uint32_t find(const struct state *s, const char *path)

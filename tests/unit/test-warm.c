@@ -33,7 +33,6 @@ static int setup(void **state)
 	struct state *s = calloc(1, sizeof(*s));
 	struct thaw_pack_options options = { .frame_size = 16384, .level = 1 };
 	struct thaw_pack_report report;
-	struct thaw_source *source;
 	struct thaw_error err = { 0 };
 	uint8_t *big = malloc(BIG);
 	char name[32];
@@ -53,8 +52,7 @@ static int setup(void **state)
 	tar_end(&tar);
 	free(big);
 	assert_success(pack_bytes(&tar, s->path, &options, &err, &report), &err);
-	assert_success(thaw_source_open(s->path, &err, &source), &err);
-	assert_success(thaw_image_open(source, &err, &s->image), &err);
+	assert_success(open_path(s->path, &err, &s->image), &err);
 	assert_int_equal(thaw_reader_new(s->image, 0, &s->reader), 0);
 	s->trace = thaw_trace_new(1000);
 	*state = s;

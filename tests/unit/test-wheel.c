@@ -477,15 +477,7 @@ static int collect(const char *path, struct buffer *tar, struct thaw_error *err)
 	assert_string_equal(input->kind, "wheels");
 	assert_int_equal(input->environment->hints.kind, THAW_KIND_WHEELS);
 	assert_string_equal(input->environment->hints.python, "3.11");
-	for (;;) {
-		const uint8_t *data;
-		size_t len;
-
-		r = input->next(input, err, &data, &len);
-		if (r < 0 || len == 0)
-			break;
-		buffer_add(tar, data, len);
-	}
+	r = read_input(input, err, tar);
 	thaw_input_free(input);
 	return r;
 }

@@ -70,6 +70,13 @@ static int read_fails(const struct buffer *bytes, struct thaw_error *err)
 	return read_bytes(bytes, 0, &out, err);
 }
 
+/* The archive is complete so far as its members go; reading it must fail. */
+static int end_fails(struct zip_builder *zip, struct thaw_error *err)
+{
+	zip_end(zip, false, "");
+	return read_fails(&zip->bytes, err);
+}
+
 #define SAMPLE_SIZE 7
 static struct zip_spec sample_specs(unsigned i)
 {
@@ -218,8 +225,7 @@ static void names(void **state)
 		_zip_ zip = { 0 };
 
 		zip_member(&zip, &spec);
-		zip_end(&zip, false, "");
-		assert_refused(read_fails(&zip.bytes, &err), &err, cases[i].text);
+		assert_refused(end_fails(&zip, &err), &err, cases[i].text);
 	}
 }
 
@@ -232,8 +238,7 @@ static void nameless(void **state)
 	zip_member(&zip, &spec);
 	put_le16(zip.central.data + 28, 0);
 	put_le16(zip.central.data + 30, 1); /* the name's byte becomes an extra field */
-	zip_end(&zip, false, "");
-	assert_refused(read_fails(&zip.bytes, &err), &err, "a member has no name");
+	assert_refused(end_fails(&zip, &err), &err, "a member has no name");
 }
 
 static void long_names(void **state)
@@ -248,8 +253,7 @@ static void long_names(void **state)
 		name[i] = '/';
 	name[4096] = '\0';
 	zip_member(&zip, &spec);
-	zip_end(&zip, false, "");
-	assert_int_equal(read_fails(&zip.bytes, &err), -EPERM);
+	assert_int_equal(end_fails(&zip, &err), -EPERM);
 }
 
 static void duplicates(void **state)
@@ -266,8 +270,7 @@ static void duplicates(void **state)
 
 		zip_member(&zip, &first);
 		zip_member(&zip, &second);
-		zip_end(&zip, false, "");
-		assert_refused(read_fails(&zip.bytes, &err), &err,
+		assert_refused(end_fails(&zip, &err), &err,
 			       "\"a\": two members of this name");
 	}
 }
@@ -287,8 +290,7 @@ static void second_name(void **state)
 	expect(&zip.bytes, 0, "a 100644 315532800 \n");
 	spec.extra = other;
 	zip_member(&bad, &spec);
-	zip_end(&bad, false, "");
-	assert_refused(read_fails(&bad.bytes, &err), &err,
+	assert_refused(end_fails(&bad, &err), &err,
 		       "\"a\": has a second, different name");
 }
 
@@ -428,8 +430,7 @@ static void nested(void **state)
 	put_le32(inner.central.data + 42, (uint32_t)outer.data_at);
 	buffer_add(&zip.central, inner.central.data, inner.central.size);
 	zip.count++;
-	zip_end(&zip, false, "");
-	assert_damaged(read_fails(&zip.bytes, &err), &err,
+	assert_damaged(end_fails(&zip, &err), &err,
 		       "\"a\": overlaps what follows it");
 }
 
@@ -442,13 +443,11 @@ static void gaps(void **state)
 	zip_file(&between, "a", "one");
 	buffer_add(&between.bytes, "hidden", 6);
 	zip_file(&between, "b", "two");
-	zip_end(&between, false, "");
-	assert_damaged(read_fails(&between.bytes, &err), &err,
+	assert_damaged(end_fails(&between, &err), &err,
 		       "\"a\": is followed by bytes of no member");
 	zip_file(&behind, "a", "one");
 	buffer_add(&behind.bytes, "hidden", 6);
-	zip_end(&behind, false, "");
-	assert_damaged(read_fails(&behind.bytes, &err), &err,
+	assert_damaged(end_fails(&behind, &err), &err,
 		       "\"a\": is followed by bytes of no member");
 }
 
@@ -469,9 +468,8 @@ static void descriptors(void **state)
 
 			zip_member(&zip, &spec);
 			zip.bytes.data[spec.data_at + 3 + at] ^= 1;
-			zip_end(&zip, false, "");
 			assert_damaged(
-				read_fails(&zip.bytes, &err), &err,
+				end_fails(&zip, &err), &err,
 				"\"a\": its descriptor disagrees with the directory");
 		}
 	}
@@ -481,8 +479,7 @@ static void descriptors(void **state)
 
 		zip_member(&zip, &spec);
 		buffer_add_zeros(&zip.bytes, wrong);
-		zip_end(&zip, false, "");
-		assert_damaged(read_fails(&zip.bytes, &err), &err,
+		assert_damaged(end_fails(&zip, &err), &err,
 			       "\"a\": is not followed by its descriptor");
 	}
 }
@@ -518,8 +515,7 @@ static void in_front(void **state)
 		buffer_add(&zip.bytes, first.bytes.data, first.bytes.size);
 		zip.base = counted ? 0 : first.bytes.size;
 		zip_file(&zip, "b", "two");
-		zip_end(&zip, false, "");
-		assert_damaged(read_fails(&zip.bytes, &err), &err,
+		assert_damaged(end_fails(&zip, &err), &err,
 			       "another zip archive is in front of this one");
 	}
 }
@@ -605,8 +601,7 @@ static void wrong_content(void **state)
 		zip_member(&zip, &spec);
 		poke(&zip.bytes, spec.local + 14, 4, spec.crc ^ 1);
 		poke(&zip.central, 16, 4, spec.crc ^ 1);
-		zip_end(&zip, false, "");
-		assert_damaged(read_fails(&zip.bytes, &err), &err,
+		assert_damaged(end_fails(&zip, &err), &err,
 			       "\"a\": damaged zip member (wrong CRC)");
 	}
 	for (int more = 0; more < 2; more++) {
@@ -621,9 +616,8 @@ static void wrong_content(void **state)
 		zip_member(&zip, &spec);
 		poke(&zip.bytes, spec.local + 22, 4, size);
 		poke(&zip.central, 24, 4, size);
-		zip_end(&zip, false, "");
 		assert_damaged(
-			read_fails(&zip.bytes, &err), &err,
+			end_fails(&zip, &err), &err,
 			more ? "\"a\": damaged zip member (it is shorter than it says)"
 			     : "\"a\": damaged zip member (it is longer than it says)");
 	}
@@ -644,9 +638,8 @@ static void wrong_content(void **state)
 			zip.bytes.size--;
 		poke(&zip.bytes, spec.local + 18, 4, stored);
 		poke(&zip.central, 20, 4, stored);
-		zip_end(&zip, false, "");
 		assert_damaged(
-			read_fails(&zip.bytes, &err), &err,
+			end_fails(&zip, &err), &err,
 			more ? "\"a\": damaged zip member (other bytes follow its data)"
 			     : "\"a\": damaged zip member (its data ends too early)");
 	}
@@ -664,8 +657,7 @@ static void impossible_ratio(void **state)
 	zip_member(&zip, &spec);
 	poke(&zip.bytes, spec.local + 22, 4, 1u << 30);
 	poke(&zip.central, 24, 4, 1u << 30);
-	zip_end(&zip, false, "");
-	assert_damaged(read_fails(&zip.bytes, &err), &err,
+	assert_damaged(end_fails(&zip, &err), &err,
 		       "\"a\": 1073741824 bytes cannot have been stored as 6");
 }
 
@@ -676,8 +668,7 @@ static void links(void **state)
 	_zip_ zip = { 0 };
 
 	zip_member(&zip, &spec);
-	zip_end(&zip, false, "");
-	assert_refused(read_fails(&zip.bytes, &err), &err, "\"a\": symlink of 0 bytes");
+	assert_refused(end_fails(&zip, &err), &err, "\"a\": symlink of 0 bytes");
 }
 
 /* Cut anywhere, nothing of it is taken for an archive. */
@@ -728,7 +719,7 @@ static void every_bit(void **state)
 /* As an input: the canonical tar, whatever the order in the zip. */
 static void collect(const struct buffer *bytes, struct buffer *tar)
 {
-	int fd = memory_file(bytes->data, bytes->size), r;
+	int fd = memory_file(bytes->data, bytes->size);
 	struct thaw_input *input;
 	struct thaw_error err;
 	char path[64];
@@ -737,16 +728,7 @@ static void collect(const struct buffer *bytes, struct buffer *tar)
 	assert_success(thaw_input_open(path, &err, &input), &err);
 	assert_string_equal(input->kind, "zip");
 	assert_null(input->environment);
-	for (;;) {
-		const uint8_t *data;
-		size_t len;
-
-		r = input->next(input, &err, &data, &len);
-		assert_success(r, &err);
-		if (len == 0)
-			break;
-		buffer_add(tar, data, len);
-	}
+	assert_success(read_input(input, &err, tar), &err);
 	assert_int_equal(input->consumed, input->total);
 	thaw_input_free(input);
 	(void)close(fd);

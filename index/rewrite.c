@@ -20,6 +20,7 @@
 #include "digest.h"
 #include "image-internal.h"
 #include "image-writer.h"
+#include "stub-internal.h"
 #include "thaw/reader.h"
 #include "thaw/relocation.h"
 #include "thaw/warm.h"
@@ -624,12 +625,12 @@ static int write_final(const struct thaw_image *base, const struct thaw_image *i
 }
 
 /* Beside the output, under a name that nobody sees. */
-static int open_between(const char *path, struct thaw_error *err,
+static int open_between(const char *path, const char *suffix, struct thaw_error *err,
 			struct thaw_output **ret_output)
 {
 	_cleanup_(freep) char *name = NULL;
 
-	if (asprintf(&name, "%s.annex", path) < 0) {
+	if (asprintf(&name, "%s.%s", path, suffix) < 0) {
 		name = NULL;
 		return thaw_oom(err);
 	}
@@ -649,6 +650,30 @@ static int keep_attributes(const char *path, int fd, struct thaw_error *err)
 		       : 0;
 }
 
+/*
+ * An image that follows other bytes: a launcher says which image it is for, and that is
+ * known only when the image is complete. So it is written by itself first.
+ */
+static int write_behind(const struct thaw_image *base, const struct thaw_image *image,
+			const char *path, const struct thaw_rewrite *what,
+			struct thaw_output *output, struct thaw_error *err)
+{
+	_cleanup_(thaw_output_freep) struct thaw_output *alone = NULL;
+	_cleanup_(thaw_image_freep) struct thaw_image *written = NULL;
+	int r = open_between(path, "image", err, &alone);
+
+	if (r == 0)
+		r = write_final(base, image, what, alone, err);
+	if (r == 0)
+		r = thaw_writer_read_back(alone, err, &written);
+	if (r == 0)
+		r = thaw_stub_carry(image, written->info.identity, output, err);
+	if (r == 0)
+		r = thaw_output_copy(output, thaw_output_fd(alone), 0,
+				     thaw_output_offset(alone), err);
+	return r;
+}
+
 int thaw_rewrite(const struct thaw_image *image, const char *path,
 		 const struct thaw_rewrite *what, struct thaw_error *err,
 		 struct thaw_image_info *ret_info)
@@ -663,11 +688,13 @@ int thaw_rewrite(const struct thaw_image *image, const char *path,
 	if (r == 0)
 		r = keep_attributes(path, thaw_output_fd(output), err);
 	if (r == 0 && what->addition_count > 0) {
-		r = open_between(path, err, &between);
+		r = open_between(path, "annex", err, &between);
 		if (r == 0)
 			r = write_annexed(image, what, between, err, &annexed);
 	}
-	if (r == 0)
+	if (r == 0 && image->info.image_start > 0)
+		r = write_behind(annexed ? annexed : image, image, path, what, output, err);
+	else if (r == 0)
 		r = write_final(annexed ? annexed : image, image, what, output, err);
 	if (r == 0)
 		r = thaw_writer_read_back(output, err, &written);

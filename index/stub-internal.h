@@ -12,6 +12,15 @@
 /* stub.json of a stub; free() it. -ENOMEM. */
 _must_check_ int thaw_stub_text(const struct thaw_stub *stub, char **ret_text);
 
+/*
+ * Into output, what precedes image in its file, for the one that it was rewritten to: a
+ * launcher that knows its image by this identity now, other bytes as they are. output
+ * may be executed if image's file may. Nothing, when nothing precedes it. -EBADMSG, I/O.
+ */
+_must_check_ int thaw_stub_carry(const struct thaw_image *image,
+				 const uint8_t identity[THAW_DIGEST_SIZE],
+				 struct thaw_output *output, struct thaw_error *err);
+
 /* Bytes in memory, or size bytes of a file from offset on. */
 struct thaw_stub_bytes {
 	const void *data; /* or NULL: */

@@ -318,19 +318,28 @@ static int write_archive(struct making *m, struct thaw_output *output, struct th
 	return r == 0 ? thaw_stub_archive_end(archive, err) : r;
 }
 
-static int write_executable(struct making *m, struct thaw_output *output, struct thaw_error *err)
+/* size bytes of launcher, and what it is to start. */
+static int write_front(struct thaw_output *output, int launcher, uint64_t size,
+		       const char *text, struct thaw_error *err)
 {
 	uint8_t trailer[THAW_STUB_TRAILER] = THAW_STUB_TRAILER_MAGIC;
-	size_t len = strlen(m->text);
+	size_t len = strlen(text);
 	int r;
 
 	put_le64(trailer + 8, len);
 	put_le64(trailer + 16, 0);
-	r = thaw_output_copy(output, m->options->launcher, 0, m->launcher_size, err);
+	r = thaw_output_copy(output, launcher, 0, size, err);
 	if (r == 0)
-		r = thaw_output_write(output, m->text, len, err);
+		r = thaw_output_write(output, text, len, err);
 	if (r == 0)
 		r = thaw_output_write(output, trailer, sizeof(trailer), err);
+	return r;
+}
+
+static int write_executable(struct making *m, struct thaw_output *output, struct thaw_error *err)
+{
+	int r = write_front(output, m->options->launcher, m->launcher_size, m->text, err);
+
 	if (r == 0 && m->options->embed) {
 		struct thaw_stub_bytes image = image_bytes(m, 0);
 
@@ -350,6 +359,37 @@ static int make_executable(struct thaw_output *output, struct thaw_error *err)
 	return 0;
 }
 
+int thaw_stub_carry(const struct thaw_image *image, const uint8_t identity[THAW_DIGEST_SIZE],
+		    struct thaw_output *output, struct thaw_error *err)
+{
+	uint64_t start = thaw_image_info(image)->image_start, launcher;
+	int fd = thaw_image_fd(image), r;
+	_cleanup_(freep) char *text = NULL;
+	struct thaw_stub stub = { 0 };
+	struct stat st;
+
+	if (start == 0 || fd < 0)
+		return 0;
+	r = thaw_stub_find(fd, err, &stub, &launcher);
+	if (r < 0)
+		return r;
+	if (r == THAW_NOT_FOUND) {
+		r = thaw_output_copy(output, fd, 0, start, err);
+	} else {
+		/* What lies where the image once lay is the old one. */
+		free(stub.images[0].path);
+		stub.images[0].path = NULL;
+		thaw_digest_hex(identity, stub.images[0].identity);
+		r = thaw_stub_text(&stub, &text) < 0 ?
+			    thaw_oom(err) :
+			    write_front(output, fd, launcher, text, err);
+	}
+	if (r == 0 && fstat(fd, &st) == 0 && (st.st_mode & 0111))
+		r = make_executable(output, err);
+	thaw_stub_deinit(&stub);
+	return r;
+}
+
 int thaw_stub_write(const char *path, const struct thaw_stub_options *options,
 		    struct thaw_error *err, const char **ret_about,
 		    struct thaw_stub_report *ret_report)
@@ -360,7 +400,9 @@ int thaw_stub_write(const char *path, const struct thaw_stub_options *options,
 
 	*ret_report = (struct thaw_stub_report){ 0 };
 	*ret_about = path;
-	if (thaw_stub_form(path, &ret_report->form) != 0)
+	if (options->executable)
+		ret_report->form = THAW_STUB_EXECUTABLE;
+	else if (thaw_stub_form(path, &ret_report->form) != 0)
 		return thaw_refused(err, "a stub is called .tar.gz, .tgz, .zip, .pex or .thaw (Spark "
 					 "takes the execute bit from .tar and .jar)");
 	if (ret_report->form == THAW_STUB_EXECUTABLE && options->embed && options->image_count > 1)

@@ -8,6 +8,7 @@
 
 #include "packages.h"
 #include "thaw/relocation.h"
+#include "thaw/stub.h"
 #include "thaw/warm.h"
 #include "tool.h"
 #include "util/cleanup.h"
@@ -66,6 +67,15 @@ static const char *meta_string(const struct info *info, const char *key)
 	return json_string_value(json_object_get(info->meta, key));
 }
 
+/* Is what precedes the image a launcher for it? */
+static bool is_executable(const struct info *info)
+{
+	int fd = thaw_image_fd(info->image);
+
+	return thaw_image_info(info->image)->image_start > 0 && fd >= 0 &&
+	       thaw_stub_find(fd, NULL, NULL, NULL) == 0;
+}
+
 /* What somebody should know before relying on this image. */
 static json_t *find_warnings(const struct info *info)
 {
@@ -96,11 +106,15 @@ static json_t *find_warnings(const struct info *info)
 		if (json_is_string(warning))
 			(void)json_array_append(warnings, (json_t *)warning);
 	if (image->image_start > 0)
-		(void)json_array_append_new(warnings,
-					    json_sprintf("%" PRIu64
-							 " other bytes precede the image "
-							 "in its file",
-							 image->image_start));
+		(void)json_array_append_new(
+			warnings,
+			json_sprintf(is_executable(info)
+					     ? "executable: a launcher of %" PRIu64
+					       " bytes precedes the image, and the file is "
+					       "no plain .tar.zst"
+					     : "%" PRIu64 " other bytes precede the image "
+					       "in its file",
+				     image->image_start));
 	return warnings;
 }
 
@@ -180,6 +194,7 @@ static int print_json(const struct info *info)
 	COUNT(compat);
 	COUNT(incompat);
 #undef COUNT
+	(void)json_object_set_new(top, "executable", json_boolean(is_executable(info)));
 	for (unsigned i = 0; i < thaw_image_part_count(info->image); i++) {
 		struct thaw_part_info part;
 		json_t *object = json_object();

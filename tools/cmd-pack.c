@@ -294,6 +294,7 @@ static int run(int argc, char **argv)
 		TOOL_FLAG("with-python", 0, &arg_steps.with_python),
 		TOOL_FLAG("compile", 0, &arg_steps.compile),
 		TOOL_FLAG("check", 0, &arg_steps.check),
+		TOOL_FLAG("executable", 0, &arg_steps.executable),
 		TOOL_FLAG("force", 0, &arg_pack.force),
 		TOOL_FLAG("quiet", 0, &arg_quiet),
 		TOOL_FLAG("json", 0, &arg_json),
@@ -318,7 +319,7 @@ const struct tool_command tool_pack = {
 		"SOURCE is a .tar, .tar.gz, .tar.zst, .tar.xz, .tar.bz2, .zip, PEX or wheel\n"
 		"(recognised by its content), a directory, of wheels perhaps, or - for standard\n"
 		"input. IMAGE is made beside it, with the suffix .thaw, complete or not at all.\n"
-		"It is a valid .tar.zst.\n"
+		"It is a valid .tar.zst, unless --executable.\n"
 		"\n"
 		"Options:\n"
 		"  -o, --output IMAGE  where to write the image\n"
@@ -332,6 +333,8 @@ const struct tool_command tool_pack = {
 		"                      make a PEX or wheels an environment for this version\n"
 		"      --compile       compile modules that have no valid bytecode\n"
 		"      --check         import every top-level package, and report\n"
+		"      --executable    put a launcher in front: IMAGE is its own python, and no\n"
+		"                      plain .tar.zst (for Spark, see also thaw stub)\n"
 		"      --level N       zstd level, 1 to 22 (default 9)\n"
 		"      --frame-size SIZE\n"
 		"                      bytes compressed together, 4K to 16M\n"

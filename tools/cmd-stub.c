@@ -91,8 +91,7 @@ static int make(struct arguments *a)
 										 about,
 				 &err);
 	if (!a->link && report.dynamic)
-		fprintf(stderr, "thaw: launcher: is linked dynamically: nodes need its libraries "
-				"(a static thaw needs none)\n");
+		tool_warn_dynamic();
 	if (a->json)
 		return print_json(a, &report);
 	if (!a->quiet)

@@ -3,12 +3,14 @@
 #include "pack-steps.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "thaw/rewrite.h"
+#include "thaw/stub.h"
 #include "thaw/with-python.h"
 #include "tool.h"
 #include "util/cleanup.h"
@@ -160,6 +162,35 @@ static int check(struct pack_steps *steps, const char *path,
 #endif
 }
 
+/* -- the launcher -- */
+
+static int make_executable(struct pack_steps *steps, const char *path,
+			   const struct thaw_pack_report *packed, struct thaw_error *err)
+{
+	_cleanup_(closep) int self = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	const struct thaw_stub_options options = {
+		.images = &path,
+		.image_count = 1,
+		.embed = true,
+		.executable = true,
+		.force = true,
+		.launcher = self,
+	};
+	struct thaw_stub_report report;
+	const char *about;
+	int r;
+
+	if (self < 0)
+		return thaw_io(err, -errno, "cannot be given a launcher");
+	r = thaw_stub_write(path, &options, err, &about, &report);
+	if (r < 0)
+		return r;
+	steps->launcher = report.size - packed->image.image_size;
+	if (report.dynamic)
+		tool_warn_dynamic();
+	return 0;
+}
+
 /* -- all -- */
 
 int pack_steps_run(struct pack_steps *steps, const char *image,
@@ -174,6 +205,8 @@ int pack_steps_run(struct pack_steps *steps, const char *image,
 		r = compile(steps, image, report, &err);
 	if (r == 0 && steps->check)
 		r = check(steps, image, report, &err);
+	if (r == 0 && steps->executable)
+		r = make_executable(steps, image, report, &err);
 	if (r < 0)
 		return fail(image, r, &err);
 	steps->checked = steps->check;
@@ -199,6 +232,12 @@ void pack_steps_print(const struct pack_steps *steps)
 		printf("compiled  %" PRIu64 " files; %" PRIu64 " were valid, %" PRIu64
 		       " cannot be compiled\n",
 		       steps->result.compiled, steps->result.valid, steps->result.failed);
+	if (steps->launcher) {
+		char size[TOOL_SIZE_TEXT];
+
+		printf("launcher  %s in front: to be executed, and no plain .tar.zst\n",
+		       tool_size_text(steps->launcher, size));
+	}
 	if (!steps->checked)
 		return;
 	printf("imports   %u good, %u lack something optional, %u broken\n", steps->ok,
@@ -223,6 +262,9 @@ void pack_steps_json(const struct pack_steps *steps, json_t *object)
 {
 	if (steps->taken)
 		tool_json_name(object, "taken_in", steps->taken, strlen(steps->taken));
+	if (steps->launcher)
+		(void)json_object_set_new(object, "launcher_size",
+					  json_integer((json_int_t)steps->launcher));
 	if (steps->compiled)
 		(void)json_object_set_new(
 			object, "compiled",

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* What thaw pack does with an image after it was made: --with-python, --compile, --check. */
+/*
+ * What thaw pack does with an image after it was made: --with-python, --compile, --check,
+ * --executable.
+ */
 #include <jansson.h>
 #include <stdbool.h>
 
@@ -10,7 +13,7 @@
 struct pack_steps {
 	/* given */
 	const char *python;
-	bool with_python, compile, check;
+	bool with_python, compile, check, executable;
 	/* done */
 	char *taken;	 /* the interpreter that was taken in */
 	char *libraries; /* that nodes must have for it */
@@ -19,6 +22,7 @@ struct pack_steps {
 	bool checked;
 	json_t *imports; /* of the check: all of them */
 	unsigned ok, lacking, failed;
+	uint64_t launcher; /* bytes in front of the image */
 };
 
 /*

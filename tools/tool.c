@@ -258,6 +258,13 @@ int tool_interrupted(void)
 	return interrupted;
 }
 
+void tool_warn_dynamic(void)
+{
+	fputs("thaw: launcher: is linked dynamically: nodes need its libraries (a static thaw "
+	      "needs none)\n",
+	      stderr);
+}
+
 int tool_fail_interrupted(const char *file, const char *state)
 {
 	int number = interrupted ? interrupted : SIGINT;

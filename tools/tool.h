@@ -80,6 +80,8 @@ void tool_catch_interrupts(void);
 int tool_interrupted(void); /* the signal's number, or 0 */
 /* Says that the work was broken off; returns 128 + signal. */
 int tool_fail_interrupted(const char *file, const char *state);
+/* A launcher that is linked dynamically was put into something for other machines. */
+void tool_warn_dynamic(void);
 
 /* Text. Escaped: what could steer a terminal, and bytes that are no UTF-8, as \xNN. */
 void tool_print_escaped(FILE *file, const char *text, size_t len);

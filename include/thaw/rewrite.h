@@ -3,7 +3,8 @@
 /*
  * Writing an image anew with something added: files (into the annex) and warm
  * sets. The stream's bytes are copied, or shared where the file system can, and
- * never change; nothing is recompressed.
+ * never change; nothing is recompressed. What precedes the image in its file is
+ * carried on: an executable image stays one, whose launcher knows the new identity.
  */
 #include <stdbool.h>
 #include <stddef.h>

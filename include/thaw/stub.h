@@ -98,7 +98,8 @@ struct thaw_stub_options {
 	const char *const *search; /* directories to look in, absolute */
 	size_t search_count;
 	bool embed;
-	bool force; /* replace an existing file */
+	bool executable; /* one executable file, whatever the suffix says */
+	bool force;	 /* replace an existing file */
 	int launcher; /* descriptor of the executable; what follows it in a stub is left off */
 };
 

@@ -146,6 +146,34 @@ def test_executable_image_is_an_image(work, image):
     assert again[f"thaw/{identity(image)}.thaw"][1] == image.read_bytes()
 
 
+def test_packed_as_executable(work, image):
+    """thaw pack --executable makes at once what thaw stub --embed makes of an image."""
+    (work / "at-once").mkdir()
+    path = work / "at-once" / "env.thaw"
+    report = json.loads(thaw("pack", "--executable", "--json", work / "env.tar", "-o", path).out)
+    thaw("stub", "--embed", image, "-o", work / "e.thaw", "--quiet")
+    assert path.read_bytes() == (work / "e.thaw").read_bytes() and os.access(path, os.X_OK)
+    assert report["identity"] == identity(path) == identity(image)
+    assert report["launcher_size"] + report["image_size"] == path.stat().st_size
+    shown = json.loads(thaw("info", "--json", path).out)
+    assert shown["executable"] and shown["image_start"] == report["launcher_size"]
+    assert "no plain .tar.zst" in thaw("info", path).text
+    assert not json.loads(thaw("info", "--json", image).out)["executable"]
+    # Any name will do, and an image that is there is not replaced unasked.
+    thaw_fails(REFUSED, "exists already", "pack", "--executable", work / "env.tar", "-o", path)
+    named = work / "at-once" / "environment"
+    text = thaw("pack", "--executable", work / "env.tar", "-o", named).text
+    assert "launcher" in text and thaw("ls", named).out == thaw("ls", image).out
+    assert sorted(os.listdir(path.parent)) == ["env.thaw", "environment"]
+
+
+def test_nothing_to_execute(work):
+    (work / "plain.tar").write_bytes(tar(directory(b"lib/"), member(b"lib/x", b"x")))
+    thaw_fails(REFUSED, "plain.thaw: has no bin/python", "pack", "--executable", work / "plain.tar",
+               "-o", work / "plain.thaw")
+    assert os.listdir(work) == ["plain.tar"]
+
+
 def test_stub_is_no_launcher_for_another(work, image):
     """What follows a launcher in a stub is not carried on."""
     path = stub(image, "e.pex", "--embed")

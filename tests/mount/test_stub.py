@@ -17,7 +17,7 @@ from support import command
 from support.command import environment, one_error_line, run, thaw
 from support.mounts import wait_until
 from support.views import THAW, leaves_nothing, places, who  # noqa: F401
-from support.warm import flip, image, info
+from support.warm import fixtures, flip, image, info
 
 pytestmark = pytest.mark.fuse
 
@@ -304,6 +304,40 @@ def test_names_of_one_file(work, small):
     # Under thaw's own name it is thaw.
     (work / "thaw").symlink_to(program)
     assert run(work / "thaw", "ls", program).out == thaw("ls", small).out
+
+
+def test_executable_image_is_used_like_any(work, small, who):
+    """thaw pack --executable: run, and warmed; then it starts the warmed image."""
+    mine = work / "mine"
+    mine.mkdir()
+    path = mine / "environment.thaw"
+    thaw("pack", "--executable", small_archive(), "-o", path, "--quiet")
+    first = info(path)
+    owned(who, mine)
+    assert show(path, **who)[0].endswith(first["identity"][:16])
+    ran = json.loads(thaw("run", path, "--", "python", "-B", "-c", SHOW, **who).out)
+    assert ran[0].endswith(first["identity"][:16])
+    # In place, and into another file.
+    thaw("warm", path, "--", "python", "-c", "import attr", **who)
+    thaw("warm", path, "-o", mine / "again.thaw", "--name=more", "--", "python", "-c",
+         "import click", **who)
+    for warmed in (path, mine / "again.thaw"):
+        found = info(warmed)
+        assert found["executable"] and found["image_start"] == first["image_start"]
+        assert found["identity"] != first["identity"]
+        thaw("verify", "--quiet", warmed)
+        # From itself: nobody else has it.
+        assert show(warmed, **who)[0].endswith(found["identity"][:16])
+    # What follows the launcher in it is what thaw stub makes of the warmed image.
+    (work / "alone").mkdir()
+    alone = work / "alone" / "environment.thaw"
+    alone.write_bytes(path.read_bytes()[first["image_start"]:])
+    thaw("stub", "--embed", alone, "-o", work / "e.thaw", "--quiet")
+    assert (work / "e.thaw").read_bytes() == path.read_bytes()
+
+
+def small_archive():
+    return fixtures.get("small").archive
 
 
 def test_damaged_trailer(work, small):

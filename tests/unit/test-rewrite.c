@@ -297,6 +297,45 @@ static void refusals(void **state)
 	free(other);
 }
 
+/* What precedes an image in its file goes on preceding it. */
+static void other_bytes(void **state)
+{
+	static const char front[] = "#!/bin/sh\nexit 0\n";
+	const struct thaw_addition more = { .path = "m/more", .data = (const uint8_t *)"more",
+					    .size = 4 };
+	struct thaw_rewrite what = { .force = true, .additions = &more, .addition_count = 1 };
+	struct state *s = *state;
+	struct thaw_image_info info;
+	struct thaw_error err = { 0 };
+	_buffer_ bytes = { 0 };
+	struct stat st;
+	FILE *file;
+
+	read_file(s->path, &bytes);
+	file = fopen(s->path, "we");
+	assert_non_null(file);
+	assert_int_equal(fwrite(front, 1, sizeof(front), file), sizeof(front));
+	assert_int_equal(fwrite(bytes.data, 1, bytes.size, file), bytes.size);
+	assert_int_equal(fclose(file), 0);
+	assert_int_equal(chmod(s->path, 0750), 0);
+	open_image(s);
+	assert_int_equal(thaw_image_info(s->image)->image_start, sizeof(front));
+	assert_success(thaw_rewrite(s->image, s->path, &what, &err, &info), &err);
+	open_image(s);
+	assert_int_equal(info.image_start, sizeof(front));
+	assert_memory_equal(info.identity, thaw_image_info(s->image)->identity,
+			    THAW_DIGEST_SIZE);
+	verify(s, 0);
+	assert_int_not_equal(find(s, "m/more"), 0);
+	bytes.size = 0;
+	read_file(s->path, &bytes);
+	assert_memory_equal(bytes.data, front, sizeof(front));
+	assert_int_equal(bytes.size, sizeof(front) + info.image_size);
+	assert_int_equal(stat(s->path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0750);
+	assert_int_equal(count_entries(s->directory), 1);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -306,6 +345,7 @@ int main(void)
 		TEST(renumbering),
 		TEST(bytecode_instead_of_source),
 		TEST(refusals),
+		TEST(other_bytes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

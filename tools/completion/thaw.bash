@@ -55,7 +55,7 @@ _thaw()
 		case ${words[1]} in
 		pack) options="--output --force --level --frame-size --threads --links=stored
 			--links=contained --max-bytes --max-entries --max-ratio --kind --with-python
-			--python --python-version --compile --check --quiet --json" ;;
+			--python --python-version --compile --check --executable --quiet --json" ;;
 		mount) options="--foreground --threads --cache-size --hang-limit --warm --wait-warm
 			--options" ;;
 		umount) options="--lazy" ;;

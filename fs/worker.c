@@ -93,16 +93,22 @@ static void worker_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct thaw_worker *worker = worker_of(req);
 	struct fuse_entry_param entry = { .entry_timeout = FOREVER };
 	struct thaw_inode inode;
+	size_t len = strlen(name);
 	int r;
 
-	r = thaw_image_lookup(worker->image, parent, name, strlen(name), &inode);
+	/* From FUSE's side the kernel allows 1,024 bytes. */
+	if (len > THAW_NAME_MAX) {
+		(void)fuse_reply_err(req, ENAMETOOLONG);
+		return;
+	}
+	r = thaw_image_lookup(worker->image, parent, name, len, &inode);
 	if (r < 0) {
 		(void)fuse_reply_err(req, r == -ENOTDIR ? ENOTDIR : ESTALE);
 		return;
 	}
 	if (worker->trace)
 		thaw_trace_add(worker->trace, r == 0 ? THAW_TRACE_FOUND : THAW_TRACE_MISSED,
-			       (uint32_t)parent, name, strlen(name));
+			       (uint32_t)parent, name, len);
 	/* Inode 0 with a timeout: "no such name", to be remembered. */
 	if (r == 0)
 		fill_entry(worker, &inode, &entry);

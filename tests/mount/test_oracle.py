@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A seeded random tree, packed in several ways, against its mount."""
 import concurrent.futures
+import errno
 import os
 import random
 import subprocess
@@ -63,6 +64,37 @@ def test_mount_equals_source(work, pack):
     # extract is the other way to have the same tree.
     thaw("extract", work / "tree.thaw", work / "out")
     trees.assert_same(expected, trees.snapshot(work / "out"))
+
+
+def opened(path):
+    os.close(os.open(path, os.O_RDONLY))
+
+
+def refusal(function, path):
+    """The name of its error; None when there is none."""
+    try:
+        function(path)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return None
+
+
+def test_names_that_cannot_be_are_refused_alike(work):
+    """By the length of a name: one that is missing, one that is there, one below a file."""
+    tree = work / "tree"
+    (tree / "d").mkdir(parents=True)
+    (tree / "file").write_bytes(b"x")
+    (tree / "d" / ("n" * 255)).write_bytes(b"y")
+    thaw("pack", tree, "--quiet")
+    names = [parent + letter * length + rest
+             for parent in ("", "d/", "file/", "missing/") for letter in "nm\u00e9"
+             for length in (1, 127, 128, 254, 255, 256, 257, 1000, 1024, 1025, 4000)
+             for rest in ("", "/", "/below")]
+    with mounted(work / "tree.thaw", work / "mnt") as mount:
+        for function in (os.lstat, os.stat, os.listdir, os.readlink, opened):
+            for name in names:
+                assert ((name, refusal(function, f"{mount.path}/{name}"))
+                        == (name, refusal(function, f"{tree}/{name}")))
 
 
 @pytest.fixture

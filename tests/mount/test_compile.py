@@ -212,6 +212,9 @@ def test_check(work, who):
         member(site("package/__init__.py"), b"from . import part\n"),
         member(site("package/part.py"), b""),
         member(site("lacking.py"), b"import no_such_module.part\n"),
+        member(site("advising.py"), b"try:\n    import no_such_module\nexcept ImportError as e:\n"
+               b"    raise ImportError('install advising[all]') from e\n"),
+        member(site("refusing.py"), b"raise ImportError('not today')\n"),
         member(site("raising.py"), b"raise ValueError('two\\nlines \\x1b[31m')\n"),
         member(site("exiting.py"), b"raise SystemExit(3)\n"),
         member(site("dying.py"), b"import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n"),
@@ -227,6 +230,8 @@ def test_check(work, who):
     assert found == {
         "good": ("ok", ""), "package": ("ok", ""), "forking": ("ok", ""),
         "lacking": ("lacks", "No module named 'no_such_module'"),
+        "advising": ("lacks", "No module named 'no_such_module'"),
+        "refusing": ("failed", "ImportError: not today"),
         "exiting": ("failed", "SystemExit: 3"),
         "dying": ("died", "SIGKILL"), "leaving": ("died", "exit code 5"),
     }
@@ -234,9 +239,9 @@ def test_check(work, who):
     # the image is there: what is wrong with it has been said
     thaw("verify", work / "x.thaw")
     result = thaw("pack", source, "-o", work / "x.thaw", "--force", "--check", code=DAMAGED, **who)
-    assert result.err.endswith(b"x.thaw: 4 of its packages cannot be imported\n")
+    assert result.err.endswith(b"x.thaw: 5 of its packages cannot be imported\n")
     text = result.out
-    assert b"imports   3 good, 1 lack something optional, 4 broken" in text
+    assert b"imports   3 good, 2 lack something optional, 5 broken" in text
     assert b"\x1b" not in text and b"noise" not in text
 
 

@@ -390,7 +390,7 @@ static int find_kind(struct analysis *a, struct thaw_error *err)
 			return r;
 		if (!can)
 			return thaw_refused(err,
-					    "its content is not that of a %s (--kind)",
+					    "its content is not of the kind %s (--kind)",
 					    thaw_kind_name(wanted));
 		a->found->kind = wanted;
 		return 0;

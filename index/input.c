@@ -412,6 +412,21 @@ static bool starts_with(const struct archive_input *input, const char *magic, si
 	return input->byte_count >= len && memcmp(input->bytes, magic, len) == 0;
 }
 
+/* Is this the header of a tar member? Its checksum is right, and there is something in it. */
+static bool is_tar_header(const uint8_t *block)
+{
+	unsigned sum = 8 * ' ', said = 0;
+
+	for (unsigned i = 0; i < 512; i++)
+		if (i < 148 || i >= 156)
+			sum += block[i];
+	for (unsigned i = 148; i < 156 && (block[i] == ' ' || (block[i] >= '0' && block[i] <= '7'));
+	     i++)
+		if (block[i] != ' ')
+			said = said * 8 + (block[i] - '0');
+	return sum == said && block[0] != 0;
+}
+
 static int recognise(struct archive_input *input, struct thaw_error *err)
 {
 	uint32_t first;
@@ -442,24 +457,13 @@ static int recognise(struct archive_input *input, struct thaw_error *err)
 	if (starts_with(input, "PK\x03\x04", 4) || starts_with(input, "PK\x05\x06", 4))
 		return thaw_refused(err, "a zip archive cannot be read from a pipe: "
 					 "its directory is at its end");
+	if (input->may_wait && starts_with(input, "#!", 2) &&
+	    !(input->byte_count >= 512 && is_tar_header(input->bytes)))
+		return thaw_refused(err, "a PEX cannot be read from a pipe: "
+					 "the directory of its zip is at its end");
 	input->base.kind = "tar";
 	input->base.next = next_plain;
 	return 0;
-}
-
-/* Is this the header of a tar member? Its checksum is right, and there is something in it. */
-static bool is_tar_header(const uint8_t *block)
-{
-	unsigned sum = 8 * ' ', said = 0;
-
-	for (unsigned i = 0; i < 512; i++)
-		if (i < 148 || i >= 156)
-			sum += block[i];
-	for (unsigned i = 148; i < 156 && (block[i] == ' ' || (block[i] >= '0' && block[i] <= '7'));
-	     i++)
-		if (block[i] != ' ')
-			said = said * 8 + (block[i] - '0');
-	return sum == said && block[0] != 0;
 }
 
 /*

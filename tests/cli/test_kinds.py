@@ -97,7 +97,7 @@ def test_kind_overrides(work):
 @pytest.mark.parametrize("kind", ["conda-pack", "conda", "pex", "wheels", "python"])
 def test_kind_that_it_cannot_be(work, kind):
     archive = fixtures.get("small").archive
-    thaw_fails(REFUSED, f"not that of a {kind} .--kind", "pack", archive, "-o", work / "x.thaw",
+    thaw_fails(REFUSED, f"not of the kind {kind} .--kind", "pack", archive, "-o", work / "x.thaw",
                f"--kind={kind}")
     assert not list(work.iterdir())
 

@@ -146,6 +146,10 @@ def test_standard_input(work):
     result = thaw("pack", "-", "-o", work / "x.thaw", input=data, code=REFUSED)
     one_error_line(result, "zip archive cannot be read from a pipe")
     assert not (work / "x.thaw").exists()
+    result = thaw("pack", "-", "-o", work / "x.thaw", input=b"#!/usr/bin/env python3\n" + data,
+                  code=REFUSED)
+    one_error_line(result, "PEX cannot be read from a pipe")
+    assert not (work / "x.thaw").exists()
     with open(work / "x.zip", "rb") as stream:
         thaw("pack", "-", "-o", work / "x.thaw", "--quiet", stdin=stream)
     assert thaw("cat", work / "x.thaw", "file").out == b"text"

@@ -180,7 +180,7 @@ static void test_wanted_kinds(void **state)
 			char text[100];
 
 			(void)snprintf(text, sizeof(text),
-				       "its content is not that of a %s (--kind)",
+				       "its content is not of the kind %s (--kind)",
 				       thaw_kind_name(cases[i].kind));
 			assert_refused(r, &err, text);
 			assert_int_equal(count_entries(p.directory), 0);

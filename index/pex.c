@@ -2,11 +2,14 @@
 /* A PEX as an input: the virtual environment that is in it. */
 #include "pex.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 
+#include "thaw/format.h"
 #include "util/cleanup.h"
 #include "wheel.h"
 
@@ -35,12 +38,19 @@ static bool is_own(const char *path)
 	return false;
 }
 
+/* A PEX for several Pythons or platforms has several of one project: one is taken. */
+struct distribution {
+	struct thaw_folder wheel;
+	struct thaw_wheel_name said;
+	uint64_t minors; /* 0: for another kind of Python, or of system */
+	bool installed, left_out;
+};
+
 struct pex {
 	struct thaw_gather *gather;
 	struct thaw_folder all;
 	struct thaw_pex_info info;
-	struct thaw_folder *wheels; /* of info.distributions */
-	bool *installed;
+	struct distribution *distributions; /* of info.distributions */
 	struct thaw_wheel_target target;
 	struct thaw_input_environment *environment; /* NULL: given away */
 };
@@ -52,8 +62,7 @@ static void pex_deinit(struct pex *pex)
 	free(pex->environment);
 	thaw_gather_free(pex->gather);
 	thaw_pex_info_deinit(&pex->info);
-	free(pex->wheels);
-	free(pex->installed);
+	free(pex->distributions);
 }
 
 static int read_info(struct pex *pex, struct thaw_error *err)
@@ -67,53 +76,157 @@ static int read_info(struct pex *pex, struct thaw_error *err)
 	return r < 0 ? r : thaw_pex_info_parse(text, len, err, &pex->info);
 }
 
+/* How many distributions of its project there are, and the number of the first. */
+static size_t count_alternatives(const struct pex *pex, size_t number, size_t *ret_first)
+{
+	size_t count = 0;
+
+	*ret_first = number;
+	for (size_t i = pex->info.distribution_count; i-- > 0;)
+		if (thaw_wheels_of_one_project(pex->info.distributions[i],
+					       pex->info.distributions[number])) {
+			*ret_first = i;
+			count++;
+		}
+	return count;
+}
+
 /* A distribution is a directory or a zip; and installed, or a wheel as it came. */
 static int open_distribution(struct pex *pex, size_t number,
 			     const struct thaw_folder *deps, struct thaw_error *err)
 {
 	const char *name = pex->info.distributions[number];
 	const struct thaw_file *file = thaw_folder_find(deps, name);
-	struct thaw_folder *wheel = &pex->wheels[number];
-	struct thaw_wheel_name said;
+	struct distribution *found = &pex->distributions[number];
 	uint64_t minors;
+	size_t first;
 	int r = 0;
 
 	if (file && S_ISREG(file->mode))
-		r = thaw_wheel_open(pex->gather, file, err, wheel);
+		r = thaw_wheel_open(pex->gather, file, err, &found->wheel);
 	else
-		*wheel = thaw_folder_below(deps, name);
+		found->wheel = thaw_folder_below(deps, name);
 	if (r < 0)
 		return r;
-	if (wheel->count == 0)
+	if (found->wheel.count == 0)
 		return thaw_damaged(
 			err, "PEX-INFO names \"%.200s\", which is not in .deps", name);
-	pex->installed[number] = thaw_folder_find(wheel, THAW_WHEEL_LAYOUT) != NULL ||
-				 !(file && S_ISREG(file->mode));
-	r = thaw_wheel_name_parse(name, err, &said);
+	found->installed = thaw_folder_find(&found->wheel, THAW_WHEEL_LAYOUT) != NULL ||
+			   !(file && S_ISREG(file->mode));
+	r = thaw_wheel_name_parse(name, err, &found->said);
+	if (r == -EPERM && count_alternatives(pex, number, &first) > 1)
+		return 0; /* another one of the project may be for us */
 	if (r == 0)
-		r = thaw_wheel_requires(pex->gather, wheel, name, err, &minors);
-	if (r < 0)
-		return r;
-	return thaw_wheel_target_narrow(&pex->target, minors & said.minors, said.platform,
-					name, err);
+		r = thaw_wheel_requires(pex->gather, &found->wheel, name, err, &minors);
+	if (r == 0)
+		found->minors = minors & found->said.minors;
+	return r;
+}
+
+/* What the distributions leave of Pythons; of several of one project, any will do. */
+static int narrow(struct pex *pex, struct thaw_error *err)
+{
+	int r = thaw_wheel_target_narrow(&pex->target, pex->info.minors, "",
+					 "interpreter_constraints", err);
+
+	for (size_t i = 0; r == 0 && i < pex->info.distribution_count; i++) {
+		const char *name = pex->info.distributions[i];
+		size_t first, count = count_alternatives(pex, i, &first);
+		uint64_t minors = pex->distributions[i].minors;
+
+		for (size_t j = i + 1; count > 1 && j < pex->info.distribution_count; j++)
+			if (thaw_wheels_of_one_project(name, pex->info.distributions[j]))
+				minors |= pex->distributions[j].minors;
+		if (first == i)
+			r = thaw_wheel_target_narrow(
+				&pex->target, minors,
+				count > 1 ? "" : pex->distributions[i].said.platform,
+				name, err);
+	}
+	return r;
+}
+
+/* Its platform, and how closely it was made for it; less is worse, 0 is nothing. */
+static int fitness(const struct pex *pex, const struct distribution *found,
+		   unsigned minor, const char *machine)
+{
+	const char *platform = found->said.platform, *of = strchr(platform, '_');
+	const char *wanted = strchr(pex->target.platform, '_');
+
+	if (!((found->minors >> minor) & 1))
+		return 0;
+	if (!of)
+		return 1;
+	if (strcmp(of + 1, wanted ? wanted + 1 : machine) != 0)
+		return 0;
+	if (wanted && strcmp(pex->target.platform, platform) != 0 &&
+	    strncmp(platform, "linux_", 6) != 0)
+		return 2; /* for another C library: refused unless there is a better one */
+	return 200 - 2 * __builtin_popcountll(found->minors) +
+	       (strncmp(platform, "many", 4) == 0);
+}
+
+/* Of several of one project, that for this Python; and where there is a choice, this machine. */
+static int choose(struct pex *pex, unsigned minor, struct thaw_error *err)
+{
+	struct utsname system;
+	int r = 0;
+
+	if (uname(&system) < 0)
+		return thaw_io(err, -errno, "the kind of this machine is not known");
+	for (size_t i = 0; r == 0 && i < pex->info.distribution_count; i++) {
+		size_t first, best = i;
+		int most = 0;
+
+		if (count_alternatives(pex, i, &first) == 1 || first != i)
+			continue;
+		for (size_t j = i; j < pex->info.distribution_count; j++) {
+			struct distribution *found = &pex->distributions[j];
+			int fit;
+
+			if (!thaw_wheels_of_one_project(pex->info.distributions[i],
+							pex->info.distributions[j]))
+				continue;
+			found->left_out = true;
+			fit = fitness(pex, found, minor, system.machine);
+			if (fit == most && fit > 0 &&
+			    strcmp(found->said.version,
+				   pex->distributions[best].said.version) != 0)
+				return thaw_refused(err, "%.200s and %.200s both fit",
+						    pex->info.distributions[best],
+						    pex->info.distributions[j]);
+			if (fit > most) {
+				most = fit;
+				best = j;
+			}
+		}
+		if (most == 0)
+			return thaw_refused(
+				err,
+				"%.200s: none of this project is for Python 3.%u on %.60s",
+				pex->info.distributions[i], minor, system.machine);
+		pex->distributions[best].left_out = false;
+		r = thaw_wheel_target_narrow(&pex->target,
+					     pex->distributions[best].minors,
+					     pex->distributions[best].said.platform,
+					     pex->info.distributions[best], err);
+	}
+	return r;
 }
 
 static int open_distributions(struct pex *pex, struct thaw_error *err)
 {
 	struct thaw_folder deps = thaw_folder_below(&pex->all, ".deps");
 	size_t count = pex->info.distribution_count;
-	int r;
+	int r = 0;
 
-	pex->wheels = calloc(count ? count : 1, sizeof(*pex->wheels));
-	pex->installed = calloc(count ? count : 1, sizeof(*pex->installed));
-	if (!pex->wheels || !pex->installed)
+	pex->distributions = calloc(count ? count : 1, sizeof(*pex->distributions));
+	if (!pex->distributions)
 		return thaw_oom(err);
 	thaw_wheel_target_init(&pex->target);
-	r = thaw_wheel_target_narrow(&pex->target, pex->info.minors, "",
-				     "interpreter_constraints", err);
 	for (size_t i = 0; r == 0 && i < count; i++)
 		r = open_distribution(pex, i, &deps, err);
-	return r;
+	return r < 0 ? r : narrow(pex, err);
 }
 
 /*
@@ -184,6 +297,39 @@ static int add_start(struct pex *pex, struct thaw_error *err)
 	return r;
 }
 
+/* Each of its constraints, "A or B", and what the wheels require: "A,C or B,C". */
+static int require(struct pex *pex, const char *clauses, struct thaw_error *err)
+{
+	const char *text = pex->info.constraints ? pex->info.constraints : "";
+	char *joined = NULL;
+	size_t size;
+	FILE *file = open_memstream(&joined, &size);
+	bool failed;
+
+	if (!file)
+		return thaw_oom(err);
+	for (const char *next; text; text = next) {
+		size_t len;
+
+		next = strstr(text, " or ");
+		len = next ? (size_t)(next - text) : strlen(text);
+		(void)fprintf(file, "%.*s%s%s%s", (int)len, text, len ? "," : "", clauses,
+			      next ? " or " : "");
+		next = next ? next + strlen(" or ") : NULL;
+	}
+	failed = ferror(file);
+	if (fclose(file) != 0 || failed) {
+		free(joined);
+		return thaw_oom(err);
+	}
+	free(pex->info.constraints);
+	pex->info.constraints = joined;
+	return size <= THAW_CONSTRAINTS_MAX
+		       ? 0
+		       : thaw_limit(err, "more than %u bytes of constraints on Python",
+				    THAW_CONSTRAINTS_MAX);
+}
+
 static int describe(struct pex *pex, unsigned minor, struct thaw_error *err)
 {
 	struct thaw_environment_hints *hints = &pex->environment->hints;
@@ -216,11 +362,15 @@ static int build(struct pex *pex, const struct thaw_input_options *options,
 					     err, &minor,
 					     &pex->environment->python_guessed);
 	if (r == 0)
+		r = choose(pex, minor, err);
+	if (r == 0)
 		r = thaw_wheel_tree_init(&tree, pex->gather, minor,
 					 pex->info.system_packages, err);
 	for (size_t i = 0; r == 0 && i < pex->info.distribution_count; i++)
-		r = thaw_wheel_add(&tree, &pex->wheels[i], pex->info.distributions[i],
-				   pex->installed[i], err);
+		if (!pex->distributions[i].left_out)
+			r = thaw_wheel_add(&tree, &pex->distributions[i].wheel,
+					   pex->info.distributions[i],
+					   pex->distributions[i].installed, err);
 	if (r == 0)
 		r = add_code(pex, &tree, err);
 	if (r == 0)
@@ -229,6 +379,8 @@ static int build(struct pex *pex, const struct thaw_input_options *options,
 		r = thaw_wheel_tree_activate(&tree, err);
 	if (r == 0)
 		r = thaw_gather_finish(pex->gather, true, err);
+	if (r == 0 && tree.requires[0])
+		r = require(pex, tree.requires, err);
 	return r < 0 ? r : describe(pex, minor, err);
 }
 

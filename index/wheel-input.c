@@ -240,6 +240,11 @@ static int install(struct thaw_gather *gather, const struct opened *wheels, size
 		r = thaw_wheel_tree_activate(&tree, err);
 	if (r == 0)
 		r = thaw_gather_finish(gather, true, err);
+	if (r == 0 && tree.requires[0]) {
+		environment->hints.constraints = strdup(tree.requires);
+		if (!environment->hints.constraints)
+			r = thaw_oom(err);
+	}
 	if (r < 0) {
 		thaw_environment_hints_deinit(&environment->hints);
 		free(environment);

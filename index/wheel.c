@@ -47,6 +47,7 @@ int thaw_wheel_tree_init(struct thaw_wheel_tree *tree, struct thaw_gather *gathe
 
 	tree->gather = gather;
 	tree->minor = minor;
+	tree->requires[0] = '\0';
 	(void)snprintf(tree->library, sizeof(tree->library),
 		       "lib/python3.%u/site-packages", minor);
 	(void)snprintf(interpreter, sizeof(interpreter), "/usr/bin/python3.%u", minor);
@@ -105,6 +106,11 @@ bool thaw_same_project(const char *a, const char *b)
 	return same_project(a, a + strlen(a), b, b + strlen(b));
 }
 
+bool thaw_wheels_of_one_project(const char *a, const char *b)
+{
+	return same_project(a, a + strcspn(a, "-"), b, b + strcspn(b, "-"));
+}
+
 /* The one .dist-info directory at the top. */
 static int find_info(const struct thaw_folder *files, const char *name,
 		     struct thaw_error *err, char *ret_info)
@@ -147,6 +153,21 @@ static int load_info(struct thaw_gather *gather, const struct thaw_folder *files
 			      ret_len);
 }
 
+/* Its Requires-Python; *ret_value lies in *ret_text, and is NULL when there is none. */
+static int load_requires(struct thaw_gather *gather, const struct thaw_folder *files,
+			 const char *info, struct thaw_error *err, char **ret_text,
+			 const char **ret_value, size_t *ret_len)
+{
+	int r = load_info(gather, files, info, "METADATA", THAW_WHEEL_TEXT_MAX, err,
+			  ret_text, ret_len);
+
+	*ret_value = NULL;
+	if (r == 0 && *ret_text)
+		*ret_value = thaw_metadata_find(*ret_text, *ret_len, "Requires-Python",
+						ret_len);
+	return r;
+}
+
 int thaw_wheel_requires(struct thaw_gather *gather, const struct thaw_folder *files,
 			const char *name, struct thaw_error *err, uint64_t *ret_minors)
 {
@@ -160,14 +181,69 @@ int thaw_wheel_requires(struct thaw_gather *gather, const struct thaw_folder *fi
 	*ret_minors = THAW_MINORS_ALL;
 	r = find_info(files, name, err, info);
 	if (r == 0)
-		r = load_info(gather, files, info, "METADATA", THAW_WHEEL_TEXT_MAX, err,
-			      &text, &len);
-	if (r < 0 || !text)
-		return r;
-	value = thaw_metadata_find(text, len, "Requires-Python", &len);
+		r = load_requires(gather, files, info, err, &text, &value, &len);
 	/* What cannot be understood rules nothing out: the tags have been checked. */
-	if (value && thaw_python_constraint(value, len, &minors) == 0)
+	if (r == 0 && value && thaw_python_constraint(value, len, &minors) == 0)
 		*ret_minors = minors;
+	return r;
+}
+
+/* One of "A, B, ..." without its blanks; false when it cannot be a constraint. */
+static bool copy_clause(const char *text, size_t len, char *ret, size_t size)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < len; i++) {
+		if (text[i] == ' ' || text[i] == '\t')
+			continue;
+		if (n + 1 >= size || !(isalnum((unsigned char)text[i]) ||
+				       (text[i] && strchr("<>=!~.*+", text[i]))))
+			return false;
+		ret[n++] = text[i];
+	}
+	ret[n] = '\0';
+	return n > 0;
+}
+
+static bool has_clause(const char *clauses, const char *clause)
+{
+	size_t len = strlen(clause);
+
+	for (const char *at = clauses; (at = strstr(at, clause)); at++)
+		if ((at == clauses || at[-1] == ',') &&
+		    (at[len] == ',' || at[len] == '\0'))
+			return true;
+	return false;
+}
+
+/* What a wheel asks of the patch level must hold when an interpreter is bound. */
+static int note_requires(struct wheel *wheel, struct thaw_error *err)
+{
+	_cleanup_(freep) char *text = NULL;
+	char *requires = wheel->tree->requires, version[32], clause[64];
+	const char *value, *stop;
+	uint64_t minors;
+	size_t len;
+	int r = load_requires(wheel->tree->gather, wheel->files, wheel->info, err, &text,
+			      &value, &len);
+
+	if (r < 0 || !value || thaw_python_constraint(value, len, &minors) != 0)
+		return r;
+	(void)snprintf(version, sizeof(version), "3.%u", wheel->tree->minor);
+	for (const char *end = value + len; value < end; value = stop + 1) {
+		size_t used = strlen(requires);
+
+		stop = memchr(value, ',', (size_t)(end - value));
+		stop = stop ? stop : end;
+		if (!copy_clause(value, (size_t)(stop - value), clause, sizeof(clause)) ||
+		    thaw_python_allowed(clause, version) || has_clause(requires, clause))
+			continue;
+		if (used + strlen(clause) + 2 > sizeof(wheel->tree->requires))
+			return thaw_limit(err, "more than %u bytes of Requires-Python",
+					  THAW_CONSTRAINTS_MAX);
+		(void)snprintf(requires + used, sizeof(wheel->tree->requires) - used,
+			       "%s%s", used ? "," : "", clause);
+	}
 	return 0;
 }
 
@@ -479,7 +555,8 @@ static int add_scripts(struct wheel *wheel, struct thaw_error *err)
 		      THAW_WHEEL_TEXT_MAX, err, &text, &len);
 	if (r < 0 || !text)
 		return r;
-	r = thaw_scripts_parse(text, len, err, &scripts);
+	r = thaw_gather_failure(wheel->name, thaw_scripts_parse(text, len, err, &scripts),
+				err);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; r == 0 && i < scripts.count; i++) {
@@ -602,11 +679,15 @@ static int add_all(struct wheel *wheel, struct thaw_error *err)
 	if (r < 0)
 		return r;
 	if (text)
-		r = thaw_record_parse(text, len, err, &wheel->record);
+		r = thaw_gather_failure(wheel->name,
+					thaw_record_parse(text, len, err, &wheel->record),
+					err);
 	else if (!wheel->installed)
 		r = thaw_damaged(err, "%.200s: has no RECORD", wheel->name);
 	if (r == 0 && !wheel->installed)
 		r = check_complete(wheel, err);
+	if (r == 0)
+		r = note_requires(wheel, err);
 	if (r == 0)
 		r = add_files(wheel, err);
 	if (r == 0)

@@ -106,6 +106,8 @@ struct thaw_wheel_tree {
 	struct thaw_gather *gather;
 	char library[32]; /* "lib/python3.11/site-packages" */
 	unsigned minor;
+	/* Clauses of the wheels' Requires-Python that not every 3.minor.N fulfils: ">=3.11.4". */
+	char requires[THAW_CONSTRAINTS_MAX + 1];
 };
 
 /* What every such environment has: interpreter links, pyvenv.cfg. The origin is thaw. */
@@ -128,6 +130,8 @@ _must_check_ int thaw_wheel_requires(struct thaw_gather *gather,
 				     struct thaw_error *err, uint64_t *ret_minors);
 /* Do both names mean one project? */
 bool thaw_same_project(const char *a, const char *b);
+/* The same of file names of wheels. */
+bool thaw_wheels_of_one_project(const char *a, const char *b);
 /* A script that starts an entry point; object NULL: the module itself. -ENOMEM; free() it. */
 _must_check_ int thaw_wheel_start(const char *module, const char *object,
 				  char **ret_text);

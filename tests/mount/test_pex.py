@@ -225,6 +225,28 @@ def test_interpreter_constraints_hold_when_it_is_bound(work):
         (work / "constrained.thaw").unlink()
 
 
+def test_made_for_several_pythons(work):
+    """Of a project that it has twice, the wheel for the Python that is chosen."""
+    pex = work / "several.pex"
+    shutil.copytree(fixture() / "loose.pex", pex, symlinks=True)
+    own = f"cp3{sys.version_info[1]}"
+    wheel, = pex.glob(".deps/[Mm]arkup[Ss]afe-*")
+    other = wheel.with_name(wheel.name.replace(f"{own}-{own}", "cp37-cp37m"))
+    foreign = wheel.with_name(wheel.name.split(f"{own}-{own}")[0] + f"{own}-{own}-win_amd64.whl")
+    info = json.loads((pex / "PEX-INFO").read_text())
+    for added in (other, foreign):
+        shutil.copytree(wheel, added)
+        (added / "markupsafe" / "__init__.py").write_text("raise ImportError\n")
+        info["distributions"][added.name] = info["distributions"][wheel.name]
+    (pex / "PEX-INFO").write_text(json.dumps(info))
+    thaw("pack", pex, "-o", work / "several.thaw", "--quiet")
+    assert view(work / "several.thaw", "python", "-c",
+                "import markupsafe; print(markupsafe._speedups.__name__)").text == \
+        "markupsafe._speedups\n"
+    thaw_fails(REFUSED, "is not for Python 3.8", "pack", pex, "-o", work / "bad.thaw",
+               "--python-version", "3.8")
+
+
 def test_damaged(work):
     whole = (fixture() / "zipapp.pex").read_bytes()
     for at in (len(whole) // 2, len(whole) - 30):

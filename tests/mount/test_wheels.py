@@ -5,11 +5,13 @@ install of the same wheels, without bytecode, must be in it, byte for byte.
 """
 import csv
 import functools
+import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
@@ -243,6 +245,8 @@ def test_conflict(directory, work):
 def test_changed_after_the_record(directory, work):
     whl = fixtures.make_wheel(directory, "one", {"one.py": b"a = 1\n"})
     good = whl.read_bytes()
+    fixtures.make_wheel(directory, "one", {"one.py": b"a = 1\n"}, record="one.py,sha256=A,\n")
+    pack_fails(DAMAGED, "one-1.0-py3-none-any.whl: RECORD: bad digest .*one.py", directory, work)
     record = "one.py,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,\n"
     fixtures.make_wheel(directory, "one", {"one.py": b"a = 1\n"}, record=record)
     pack_fails(DAMAGED, "one.py.*not what RECORD says", directory, work)
@@ -265,6 +269,42 @@ def test_for_other_machines(directory, work):
                             tag=f"{tag}-{tag}-manylinux2014_{machine}")
     pack_fails(REFUSED, "two-1.0-.* for manylinux_aarch64.*one-1.0-.* for manylinux_x86_64",
                directory, work)
+
+
+def requires(whl, constraint):
+    """Say which Python a wheel of the fixtures' requires."""
+    with zipfile.ZipFile(whl) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(whl, "w") as archive:
+        for name, data in files.items():
+            if name.endswith("/METADATA"):
+                data += f"Requires-Python: {constraint}\n".encode()
+            if name.endswith("/RECORD"):  # of METADATA it says nothing now
+                data = b"\n".join(line for line in data.split(b"\n") if b"METADATA" not in line)
+            archive.writestr(name, data)
+
+
+def test_requires_python_to_the_patch_level(directory, work):
+    """pip refuses an interpreter that a wheel is not for: so does a view."""
+    require_views()
+    python = environment._base_python()
+    exact = run(python, "-c", "import platform; print(platform.python_version())").text.strip()
+    image = work / "wheels.thaw"
+    for number, constraint in enumerate(("", f">=3.9, >= {exact},!=3.10.4", f"!={exact}")):
+        if constraint:
+            whl = fixtures.make_wheel(directory, f"one{number}", {f"one{number}.py": b""})
+            requires(whl, constraint)
+        fixtures.make_wheel(directory, "two", {"two.py": b""})
+        thaw("pack", directory, "-o", image, "--quiet", "--force", *version())
+        said = json.loads(thaw("info", "--json", image).text)["constraints"]
+        assert said == (None, f">={exact}", f">={exact},!={exact}")[number]
+        result = thaw("run", python_option(), image, "--", "python", "-c", "import two",
+                      code=(0, 0, 125)[number])
+        if constraint:
+            pip = run(python, "-m", "pip", "install", "--no-index", "--find-links", directory,
+                      "--target", work / f"pip{number}", f"one{number}", code=None)
+            assert (pip.code == 0) == (result.code == 0), pip
+    assert f"is Python {exact}, not >={exact},!={exact}".encode() in result.err
 
 
 def test_version_left_open(directory, work):

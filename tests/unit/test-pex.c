@@ -3,6 +3,7 @@
 #include "check.h"
 
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "pex.h"
@@ -268,6 +269,98 @@ static void wanted_python(void **state)
 		       " have no version of Python in common");
 }
 
+#define ONE(tag, version) "e-" version "-" tag ".whl"
+
+static void add_alternative(struct pex *pex, const char *name, const char *content)
+{
+	char path[200];
+
+	assert_true(strlen(name) <= 100);
+	(void)snprintf(path, sizeof(path), ".deps/%.100s/e.py", name);
+	zip_file(&pex->zip, path, content);
+	(void)snprintf(path, sizeof(path), ".deps/%.100s/e-1.dist-info/METADATA", name);
+	zip_file(&pex->zip, path, "Name: e\n");
+}
+
+/* A PEX for several Pythons has a wheel for each: that for the one chosen is taken. */
+static void alternatives(void **state)
+{
+	struct utsname system;
+	char names[6][100], info[1000];
+	static const struct {
+		const char *tag;
+		bool here; /* the tag goes on with this machine's name */
+		const char *content;
+	} wheels[] = {
+		{ "cp310-cp310-manylinux2014_", true, "for 3.10\n" },
+		{ "py3-none-any", false, "for all\n" },
+		{ "cp312-cp312-manylinux2014_other", false, "for another machine\n" },
+		{ "cp312-cp312-manylinux2014_", true, "for 3.12\n" },
+		{ "cp312-cp312-musllinux_1_2_", true, "for another library\n" },
+		{ "cp312-cp312-win_amd64", false, "for another system\n" },
+	};
+	static const struct {
+		unsigned minor;
+		const char *content;
+	} cases[] = { { 0, "for 3.12\n" }, { 10, "for 3.10\n" }, { 11, "for all\n" } };
+
+	assert_int_equal(uname(&system), 0);
+	strcpy(info, "{\"distributions\": {");
+	for (size_t i = 0; i < ARRAY_SIZE(wheels); i++) {
+		(void)snprintf(names[i], sizeof(names[i]), "e-1-%s%.30s.whl",
+			       wheels[i].tag, wheels[i].here ? system.machine : "");
+		(void)snprintf(info + strlen(info), sizeof(info) - strlen(info),
+			       "%s\"%s\": \"\"", i ? ", " : "", names[i]);
+	}
+	strcat(info, "}}");
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_buffer_ tar = { 0 };
+		struct thaw_error err;
+		struct pex pex;
+		char python[16];
+
+		begin(&pex, info);
+		for (size_t j = 0; j < ARRAY_SIZE(wheels); j++)
+			add_alternative(&pex, names[j], wheels[j].content);
+		assert_success(end(&pex, cases[i].minor, &tar, &err, python), &err);
+		for (size_t j = 0; j < ARRAY_SIZE(wheels); j++)
+			if (holds(&tar, wheels[j].content) !=
+			    (strcmp(wheels[j].content, cases[i].content) == 0))
+				fail_msg("3.%u: %s", cases[i].minor, wheels[j].content);
+	}
+}
+
+static void no_alternative(void **state)
+{
+	static const struct {
+		const char *one, *other, *text;
+	} cases[] = {
+		{ ONE("cp310-cp310-linux_other", "1"),
+		  ONE("cp311-cp311-linux_other", "1"),
+		  ": none of this project is for Python 3.11 on " },
+		{ ONE("py3-none-any", "1"), ONE("py3-none-any", "2"), " both fit" },
+		{ ONE("cp310-cp310-any", "1"), ONE("cp39-cp39-any", "1"),
+		  "is not for Python 3.11" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		char info[300], python[16];
+		_buffer_ tar = { 0 };
+		struct thaw_error err;
+		struct pex pex;
+
+		(void)snprintf(info, sizeof(info),
+			       "{\"distributions\": {\"%s\": \"\", \"%s\": \"\"}}",
+			       cases[i].one, cases[i].other);
+		begin(&pex, info);
+		add_alternative(&pex, cases[i].one, "one");
+		add_alternative(&pex, cases[i].other, "other");
+		assert_int_equal(end(&pex, 11, &tar, &err, python), -EPERM);
+		if (!strstr(err.text, cases[i].text))
+			fail_msg("%s", err.text);
+	}
+}
+
 /* What it depends on as wheels, stored or deflated in the PEX. */
 static void wheels_inside(void **state)
 {
@@ -326,10 +419,11 @@ static void broken(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(info),		 cmocka_unit_test(bad_info),
-		cmocka_unit_test(starts),	 cmocka_unit_test(environment),
-		cmocka_unit_test(wanted_python), cmocka_unit_test(wheels_inside),
-		cmocka_unit_test(broken),
+		cmocka_unit_test(info),		  cmocka_unit_test(bad_info),
+		cmocka_unit_test(starts),	  cmocka_unit_test(environment),
+		cmocka_unit_test(wanted_python),  cmocka_unit_test(wheels_inside),
+		cmocka_unit_test(broken),	  cmocka_unit_test(alternatives),
+		cmocka_unit_test(no_alternative),
 	};
 
 	return cmocka_run_group_tests_name("pex", tests, NULL, NULL);

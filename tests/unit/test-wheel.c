@@ -726,7 +726,13 @@ static void wheels_that_lie(void **state)
 		  { "a-1.dist-info/entry_points.txt", "[console_scripts]\nx=a:b();c\n",
 		    0 },
 		  EBADMSG,
-		  "entry_points.txt: \"x\" does not name a function" },
+		  "a-1-py3-none-any.whl: entry_points.txt: \"x\" does not name a function" },
+		{ "a-1-py3-none-any.whl",
+		  "a",
+		  "a.py,sha256=x,\n",
+		  { "a.py", "x", 0 },
+		  EBADMSG,
+		  "a-1-py3-none-any.whl: RECORD: bad digest or size of \"a.py\"" },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {

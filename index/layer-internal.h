@@ -27,6 +27,14 @@ _must_check_ int thaw_render(struct thaw_renderer *renderer,
 /* Would it differ from what is stored? */
 bool thaw_render_changes(const struct thaw_image *image, const struct thaw_relocated *file,
 			 const char *prefix);
+/*
+ * 1: each line of the source stands where it does in the stream; 0: its first
+ * becomes several. Errors of the reader, -ENOMEM.
+ */
+_must_check_ int thaw_render_keeps_lines(const struct thaw_image *image,
+					 struct thaw_reader *reader,
+					 const struct thaw_relocated *file,
+					 const char *prefix, struct thaw_error *err);
 /* Refuse (-EPERM) a prefix that some binary has no room for. */
 _must_check_ int thaw_render_fits(const struct thaw_image *image, const char *prefix,
 				  struct thaw_error *err);

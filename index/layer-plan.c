@@ -6,7 +6,7 @@
  * A .pyc says when its source was written and how long it was. A rendered source
  * keeps its mtime, and its length when the paths are equally long: the bytecode, with
  * the old path in it, would be taken for valid (and unchecked bytecode always
- * is). So it is hidden.
+ * is). So it is hidden, but for that which is relocated itself.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,6 +15,7 @@
 #include "conda.h"
 #include "image-internal.h"
 #include "layer-internal.h"
+#include "thaw/bytecode.h"
 #include "util/cleanup.h"
 #include "util/write-all.h"
 
@@ -46,7 +47,9 @@ static void plan_files(struct thaw_layer_plan *plan, bool *ret_linked)
 		const uint8_t *record;
 
 		thaw_image_relocated(plan->image, i, &file);
-		if (!thaw_render_changes(plan->image, &file, plan->prefix))
+		/* Bytecode goes with its source. */
+		if (thaw_is_bytecode(plan->image, &file) ||
+		    !thaw_render_changes(plan->image, &file, plan->prefix))
 			continue;
 		record = inode_record(plan->image, file.ino);
 		set(plan, file.ino, THAW_LAYER_RENDER);
@@ -117,8 +120,38 @@ static uint32_t lower_bound(const struct thaw_image *image, const uint8_t *direc
 	return low;
 }
 
+/* May relocated bytecode stand for a source that changes? Negative: errors. */
+static int may_relocate(const struct thaw_layer_plan *plan, uint32_t source,
+			struct thaw_error *err)
+{
+	struct thaw_relocated file;
+
+	if (!thaw_bytecode_prefix(plan->prefix))
+		return 0;
+	if (type_of(plan->image, source) == THAW_HARDLINK)
+		source = (uint32_t)get_le64(inode_record(plan->image, source) +
+					    THAW_INODE_OFF_DATA);
+	if (thaw_image_relocated_find(plan->image, source, &file) != 0)
+		return 0; /* not reached: it is rendered */
+	return thaw_render_keeps_lines(plan->image, plan->reader, &file, plan->prefix,
+				       err);
+}
+
+static void plan_pyc(struct thaw_layer_plan *plan, uint32_t record, bool relocate)
+{
+	struct thaw_relocated file;
+
+	if (!relocate || type_of(plan->image, record) != THAW_REGULAR ||
+	    thaw_image_relocated_find(plan->image, record, &file) != 0 ||
+	    !thaw_is_bytecode(plan->image, &file))
+		set(plan, record, THAW_LAYER_HIDE);
+	else if (thaw_render_changes(plan->image, &file, plan->prefix))
+		set(plan, record, THAW_LAYER_RENDER);
+}
+
 /* STEM.TAG.pyc and STEM.TAG.opt-1.pyc in __pycache__, for STEM.py. */
-static void hide_bytecode(struct thaw_layer_plan *plan, uint32_t source)
+static int plan_bytecode(struct thaw_layer_plan *plan, uint32_t source,
+			 struct thaw_error *err)
 {
 	const struct thaw_image *image = plan->image;
 	const uint8_t *record = inode_record(image, source), *directory;
@@ -126,12 +159,16 @@ static void hide_bytecode(struct thaw_layer_plan *plan, uint32_t source)
 	struct thaw_name stem = { .text = name.text, .len = name.len - 2 }; /* "STEM." */
 	struct thaw_inode cache;
 	uint32_t end;
+	int relocate;
 
 	if (name.len <= 3 || memcmp(name.text + name.len - 3, ".py", 3) != 0 ||
 	    thaw_image_lookup(image, get_le32(record + THAW_INODE_OFF_PARENT),
 			      "__pycache__", strlen("__pycache__"), &cache) != 0 ||
 	    cache.type != THAW_DIRECTORY)
-		return;
+		return 0;
+	relocate = may_relocate(plan, source, err);
+	if (relocate < 0)
+		return relocate;
 	directory = inode_record(image, cache.ino);
 	end = (uint32_t)(cache.data + cache.size);
 	for (uint32_t i = lower_bound(image, directory, stem); i < end; i++) {
@@ -142,8 +179,9 @@ static void hide_bytecode(struct thaw_layer_plan *plan, uint32_t source)
 		    memcmp(name.text + name.len - 4, ".pyc", 4) == 0 &&
 		    (type_of(image, i) == THAW_REGULAR ||
 		     type_of(image, i) == THAW_HARDLINK))
-			set(plan, i, THAW_LAYER_HIDE);
+			plan_pyc(plan, i, relocate);
 	}
+	return 0;
 }
 
 int thaw_layer_plan(const struct thaw_image *image, struct thaw_reader *reader,
@@ -167,10 +205,11 @@ int thaw_layer_plan(const struct thaw_image *image, struct thaw_reader *reader,
 	}
 	if (r == 0 && linked)
 		plan_links(&plan);
+	/* A .pyc that is planned here is no source: its name ends otherwise. */
 	for (uint32_t i = THAW_ROOT; r == 0 && plan.count > 0 && i < image->info.inodes;
 	     i++)
 		if (plan.actions[i] == THAW_LAYER_RENDER)
-			hide_bytecode(&plan, i);
+			r = plan_bytecode(&plan, i, err);
 	if (r < 0) {
 		thaw_layer_plan_deinit(&plan);
 		return r;

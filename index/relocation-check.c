@@ -27,7 +27,7 @@ static int check_rules(const struct thaw_image *image, struct thaw_error *err)
 		uint32_t suffix = get_le32(rule + THAW_RULE_OFF_SUFFIX_LEN);
 		uint32_t room = get_le32(rule + THAW_RULE_OFF_ROOM);
 
-		if (kind < THAW_RELOCATION_TEXT || kind > THAW_RELOCATION_SHEBANG)
+		if (kind < THAW_RELOCATION_TEXT || kind > THAW_RELOCATION_CONSTANT)
 			return bad(err, "rule", i, "unknown kind");
 		if (length < THAW_PLACEHOLDER_MIN || length > THAW_PLACEHOLDER_MAX ||
 		    suffix > THAW_SUFFIX_MAX ||
@@ -39,14 +39,29 @@ static int check_rules(const struct thaw_image *image, struct thaw_error *err)
 			    ? room < length || room > THAW_PLACEHOLDER_MAX
 			    : room != 0)
 			return bad(err, "rule", i, "impossible room");
+		if (kind == THAW_RELOCATION_BYTECODE &&
+		    (length != THAW_BYTECODE_HEAD || suffix != 0))
+			return bad(err, "rule", i, "no head of bytecode");
 	}
 	return 0;
+}
+
+/* Bytecode has its head first, then constants; no other file has any of these. */
+static bool kind_belongs(uint32_t kind, uint64_t offset, bool first, bool *bytecode)
+{
+	if (first)
+		*bytecode = kind == THAW_RELOCATION_BYTECODE;
+	if (*bytecode && !first)
+		return kind == THAW_RELOCATION_CONSTANT;
+	return kind == THAW_RELOCATION_BYTECODE ? first && offset == 0
+						: kind != THAW_RELOCATION_CONSTANT;
 }
 
 static int check_sites(const struct thaw_image *image, uint32_t file, uint64_t file_size,
 		       uint32_t first, uint32_t count, struct thaw_error *err)
 {
 	uint64_t behind = 0;
+	bool bytecode = false;
 
 	for (uint32_t i = first; i < first + count; i++) {
 		const uint8_t *site = image->sites + (uint64_t)i * THAW_SITE_SIZE, *rule;
@@ -66,6 +81,10 @@ static int check_sites(const struct thaw_image *image, uint32_t file, uint64_t f
 		if (get_le32(rule + THAW_RULE_OFF_KIND) == THAW_RELOCATION_SHEBANG &&
 		    (i != first || offset < 2 || offset >= THAW_SHEBANG_LINE_MAX))
 			return bad(err, "site", i, "is in no first line");
+		if (!kind_belongs(get_le32(rule + THAW_RULE_OFF_KIND), offset, i == first,
+				  &bytecode) ||
+		    (bytecode && file_size > THAW_BYTECODE_SIZE_MAX))
+			return bad(err, "site", i, "does not belong into its file");
 		behind = offset + length;
 	}
 	return 0;

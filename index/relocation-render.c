@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "layer-internal.h"
+#include "thaw/bytecode.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/write-all.h"
@@ -254,6 +255,14 @@ static int put_exec(struct thaw_renderer *renderer, const char *interpreter, siz
 	return r < 0 ? r : put_text(renderer, " \"$0\" \"$@\"\n' '''\n");
 }
 
+/* Does the kernel take a first line with this path behind what is before it? */
+static bool line_fits(uint64_t offset, const char *path, size_t path_len,
+		      size_t argument_len, size_t rest_len)
+{
+	return !has(path, path_len, " \t\r\v\f") &&
+	       offset + path_len + argument_len + rest_len + 1 <= THAW_SHEBANG_LINE_MAX;
+}
+
 /* The first line up to and with the interpreter; *ret_next is where copying goes on. */
 static int put_shebang(struct thaw_renderer *renderer, const struct thaw_site *site,
 		       uint64_t *ret_next)
@@ -283,9 +292,7 @@ static int put_shebang(struct thaw_renderer *renderer, const struct thaw_site *s
 	end = memchr(rest, '\n', n - behind);
 	rest_len = (size_t)((end ? end : head + n) - rest);
 
-	if (!has(path, path_len, " \t\r\v\f") &&
-	    site->offset + path_len + argument_len + rest_len + 1 <=
-		    THAW_SHEBANG_LINE_MAX) {
+	if (line_fits(site->offset, path, path_len, argument_len, rest_len)) {
 		*ret_next = behind;
 		r = put(renderer, head, (size_t)site->offset);
 		return r < 0 ? r : put(renderer, path, path_len + argument_len);
@@ -361,6 +368,32 @@ static int put_site(struct thaw_renderer *renderer, const struct thaw_site *site
 	return r;
 }
 
+/* -- bytecode: in memory, since a string's length stands in front of it -- */
+
+static int render_bytecode(struct thaw_renderer *renderer,
+			   const struct thaw_relocated *file)
+{
+	const struct thaw_bytecode_sites sites = { renderer->image, *file, NULL, 0 };
+	size_t size = (size_t)renderer->inode.size, n = 0, rendered_size;
+	_cleanup_(freep) uint8_t *pyc = malloc(size + 1), *rendered = NULL;
+	int r;
+
+	if (!pyc)
+		return thaw_oom(renderer->err);
+	r = thaw_reader_read(renderer->reader, &renderer->inode, 0, pyc, size,
+			     renderer->err, &n);
+	if (r < 0)
+		return r;
+	r = thaw_bytecode_render(pyc, n, &sites, renderer->prefix, &rendered,
+				 &rendered_size);
+	if (r == -EBADMSG)
+		return damaged(renderer, "no such bytecode");
+	if (r < 0)
+		return thaw_oom(renderer->err);
+	r = put(renderer, rendered, rendered_size);
+	return r < 0 ? r : flush(renderer);
+}
+
 int thaw_render(struct thaw_renderer *renderer, const struct thaw_relocated *file, int fd,
 		struct thaw_error *err)
 {
@@ -376,6 +409,8 @@ int thaw_render(struct thaw_renderer *renderer, const struct thaw_relocated *fil
 	r = thaw_image_inode(renderer->image, file->ino, &renderer->inode);
 	if (r < 0)
 		return thaw_io(err, r, "no such file in the image");
+	if (thaw_is_bytecode(renderer->image, file))
+		return render_bytecode(renderer, file);
 	for (uint32_t i = 0; i < file->sites; i++) {
 		struct thaw_site site;
 
@@ -409,12 +444,48 @@ bool thaw_render_changes(const struct thaw_image *image,
 		const struct thaw_relocation_rule *rule = &site.rule;
 
 		thaw_image_site(image, file, i, &site);
+		if (rule->kind == THAW_RELOCATION_BYTECODE)
+			continue;
 		if (rule->placeholder_len != len + rule->suffix_len ||
 		    memcmp(rule->placeholder, prefix, len) != 0 ||
 		    memcmp(rule->placeholder + len, rule->suffix, rule->suffix_len) != 0)
 			return true;
 	}
 	return false;
+}
+
+int thaw_render_keeps_lines(const struct thaw_image *image, struct thaw_reader *reader,
+			    const struct thaw_relocated *file, const char *prefix,
+			    struct thaw_error *err)
+{
+	size_t prefix_len = strlen(prefix), behind, path_len, n = 0;
+	_cleanup_(freep) char *head = NULL, *path = NULL;
+	struct thaw_inode inode;
+	struct thaw_site site;
+	const char *end;
+	int r;
+
+	thaw_image_site(image, file, 0, &site);
+	if (site.rule.kind != THAW_RELOCATION_SHEBANG)
+		return 1;
+	behind = (size_t)site.offset + site.rule.placeholder_len;
+	head = malloc(behind + LINE_MAX_READ);
+	path = malloc(prefix_len + site.rule.suffix_len + 1);
+	if (!head || !path)
+		return thaw_oom(err);
+	r = thaw_image_inode(image, file->ino, &inode);
+	if (r == 0)
+		r = thaw_reader_read(reader, &inode, 0, head, behind + LINE_MAX_READ, err,
+				     &n);
+	if (r < 0)
+		return r;
+	memcpy(path, prefix, prefix_len);
+	memcpy(path + prefix_len, site.rule.suffix, site.rule.suffix_len);
+	path_len = prefix_len + find_blank(site.rule.suffix, site.rule.suffix_len);
+	end = memchr(head + behind, '\n', n - behind);
+	return line_fits(site.offset, path, path_len,
+			 prefix_len + site.rule.suffix_len - path_len,
+			 end ? (size_t)(end - (head + behind)) : n - behind);
 }
 
 int thaw_render_fits(const struct thaw_image *image, const char *prefix,

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "image-internal.h"
+#include "thaw/bytecode.h"
 #include "thaw/reader.h"
 #include "thaw/relocation.h"
 #include "util/cleanup.h"
@@ -50,6 +51,24 @@ static int string_ends(struct site_check *check, const struct thaw_inode *inode,
 			return 1;
 		offset += n;
 	}
+}
+
+/* All of a .pyc's sites at once: they must be whole strings, apart from each other. */
+static int bytecode_fits(struct site_check *check, const struct thaw_inode *inode,
+			 const struct thaw_relocated *file)
+{
+	const struct thaw_bytecode_sites sites = { check->image, *file, NULL, 0 };
+	_cleanup_(freep) uint8_t *pyc = malloc(inode->size + 1), *rendered = NULL;
+	size_t n = 0;
+	int r;
+
+	if (!pyc)
+		return -ENOMEM;
+	r = thaw_reader_read(check->reader, inode, 0, pyc, inode->size, NULL, &n);
+	if (r < 0)
+		return r;
+	r = thaw_bytecode_render(pyc, n, &sites, "/", &rendered, &n);
+	return r == -EBADMSG ? 0 : r < 0 ? r : 1;
 }
 
 static int check_site(struct site_check *check, const struct thaw_inode *inode,
@@ -105,6 +124,16 @@ int thaw_verify_relocations(const struct thaw_image *image, thaw_verify_fault_fn
 		thaw_image_relocated(image, i, &file);
 		if (thaw_image_inode(image, file.ino, &inode) < 0)
 			continue; /* checked at open */
+		if (thaw_is_bytecode(image, &file)) {
+			int r = bytecode_fits(&check, &inode, &file);
+
+			result->sites += file.sites;
+			if (r == -ENOMEM)
+				return thaw_oom(err);
+			if (r == 0)
+				report(&check, file.ino, 0);
+			continue;
+		}
 		for (uint32_t j = 0; j < file.sites; j++) {
 			struct thaw_site site;
 			int r;

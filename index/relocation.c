@@ -158,6 +158,11 @@ static bool rule_possible(uint64_t offset, const struct thaw_relocation_rule *ru
 		       rule->room <= THAW_PLACEHOLDER_MAX;
 	case THAW_RELOCATION_SHEBANG:
 		return rule->room == 0 && offset >= 2 && offset < THAW_SHEBANG_LINE_MAX;
+	case THAW_RELOCATION_BYTECODE:
+		return rule->room == 0 && offset == 0 && rule->suffix_len == 0 &&
+		       rule->placeholder_len == THAW_BYTECODE_HEAD;
+	case THAW_RELOCATION_CONSTANT:
+		return rule->room == 0 && offset >= THAW_BYTECODE_HEAD;
 	default:
 		return false;
 	}

@@ -382,6 +382,35 @@ static int write_tail(const struct thaw_image *image, const struct thaw_rewrite 
 	return r == 0 ? thaw_writer_read_back(tail.output, err, ret_image) : r;
 }
 
+/* Where paths stand in a file that is added. */
+static int add_sites(const struct thaw_image *new, const struct thaw_addition *addition,
+		     struct thaw_relocations *relocations, struct thaw_error *err)
+{
+	struct thaw_inode inode;
+	int r = 0;
+
+	if (addition->site_count == 0)
+		return 0;
+	if (thaw_image_find(new, addition->path, &inode) != 0)
+		return thaw_io(err, -EINVAL, "an added file is not there");
+	for (size_t i = 0; r == 0 && i < addition->site_count; i++)
+		r = thaw_relocations_add(relocations, inode.ino,
+					 addition->sites[i].offset,
+					 &addition->sites[i].rule, err);
+	return r;
+}
+
+static bool has_relocations(const struct thaw_image *image,
+			    const struct thaw_rewrite *what)
+{
+	if (thaw_image_relocated_count(image) > 0)
+		return true;
+	for (size_t i = 0; i < what->addition_count; i++)
+		if (what->additions[i].site_count > 0)
+			return true;
+	return false;
+}
+
 /* The relocations of image, for the files that new has of it. */
 static int carry_relocations(const struct thaw_image *image, const struct thaw_image *new,
 			     const struct thaw_rewrite *what, struct thaw_error *err,
@@ -399,6 +428,8 @@ static int carry_relocations(const struct thaw_image *image, const struct thaw_i
 		if (thaw_image_find(image, what->additions[i].path, &inode) == 0)
 			map[inode.ino] = 0;
 	r = thaw_relocations_carry(relocations, image, map, err);
+	for (size_t i = 0; r == 0 && i < what->addition_count; i++)
+		r = add_sites(new, &what->additions[i], relocations, err);
 	return r == 0 ? thaw_relocations_emit(relocations, err, &ret_section->data,
 					      &ret_section->size)
 		      : r;
@@ -434,7 +465,7 @@ static int write_annexed(const struct thaw_image *image, const struct thaw_rewri
 	behind_annex = thaw_output_offset(output);
 	if (r == 0)
 		r = write_tail(image, what, &annex, &relocations, &writer, err, &first);
-	if (r == 0 && thaw_image_relocated_count(image) > 0) {
+	if (r == 0 && has_relocations(image, what)) {
 		r = carry_relocations(image, first, what, err, &relocations);
 		if (r == 0 && relocations.data) {
 			first = thaw_image_free(first);

@@ -154,6 +154,8 @@ enum thaw_inode_type {
 #define THAW_PLACEHOLDER_MAX 8192u /* a path, or the lines with which a script begins */
 #define THAW_SUFFIX_MAX 4095u	   /* a path and arguments */
 #define THAW_SHEBANG_LINE_MAX 127u /* "#!" and newline included: what pip allows itself */
+#define THAW_BYTECODE_HEAD 8u	   /* of a .pyc: PEP 552's magic and flags */
+#define THAW_BYTECODE_SIZE_MAX (64u << 20) /* a .pyc is relocated in memory; none is near it */
 #define THAW_RULES_MAX 16384u	   /* conda packages have one each, so hundreds */
 #define THAW_SITES_MAX (1u << 22)  /* 64 MiB of records; a large environment has 110 */
 #define THAW_NAME_MAX 255u  /* NAME_MAX of Linux: longer names cannot be looked up */

@@ -23,6 +23,15 @@
  *		the new line (white space, or too long), a "#!/bin/sh" line
  *		and the exec form that pip writes take its place. What runs the
  *		script must be a Python, whose string literal hides that form
+ *	BYTECODE what stands there stays. The file is a .pyc that was compiled from
+ *		its source as it is in the stream, and counts for that source at
+ *		every prefix, once its CONSTANTs are replaced. The file's first
+ *		site, at 0; the placeholder is its magic and flags
+ *	CONSTANT at the site a marshalled string begins (marshal.h). Wherever the
+ *		placeholder stands in it, it is replaced, and the string's type and
+ *		length become what they must be; what follows moves
+ *
+ * BYTECODE and CONSTANT stand in files with no other kinds; see thaw/bytecode.h.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -33,6 +42,8 @@ enum thaw_relocation_kind {
 	THAW_RELOCATION_TEXT = 1,
 	THAW_RELOCATION_BINARY = 2,
 	THAW_RELOCATION_SHEBANG = 3,
+	THAW_RELOCATION_BYTECODE = 4,
+	THAW_RELOCATION_CONSTANT = 5,
 };
 
 struct thaw_relocation_rule {
@@ -100,7 +111,7 @@ struct thaw_relocated {
 };
 
 struct thaw_site {
-	uint64_t offset; /* in the file, where the placeholder begins */
+	uint64_t offset; /* in the file, where the placeholder begins; CONSTANT: its string */
 	struct thaw_relocation_rule rule; /* points into the image */
 };
 

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "thaw/image.h"
+#include "thaw/relocation.h"
 #include "thaw/trace.h"
 
 /* A file to add, or to put in the place of one. All borrowed. */
@@ -22,6 +23,9 @@ struct thaw_addition {
 	unsigned mode; /* permission bits; 0: 0644 */
 	/* Path of a file, of the image or added before: this is a further name of it. */
 	const char *link;
+	/* Where paths stand in it (thaw_bytecode_sites()). */
+	const struct thaw_site *sites;
+	size_t site_count;
 };
 
 struct thaw_workload {

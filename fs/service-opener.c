@@ -423,6 +423,8 @@ static int render(struct opener *opener, unsigned number)
 	_cleanup_(freep) char *interpreter = NULL;
 	struct thaw_layer_options options = {
 		.prefix = opener->directory,
+		.uid = opener->lease->writable ? opener->lease->uid : 0,
+		.gid = opener->lease->writable ? opener->lease->gid : 0,
 	};
 	int r;
 

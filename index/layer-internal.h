@@ -9,8 +9,9 @@
 struct thaw_renderer;
 
 /* All borrowed. A renderer is used by one thread. */
-_must_check_ int thaw_renderer_new(const struct thaw_image *image, struct thaw_reader *reader,
-				   const char *prefix, struct thaw_renderer **ret_renderer);
+_must_check_ int thaw_renderer_new(const struct thaw_image *image,
+				   struct thaw_reader *reader, const char *prefix,
+				   struct thaw_renderer **ret_renderer);
 struct thaw_renderer *thaw_renderer_free(struct thaw_renderer *renderer);
 static inline void thaw_renderer_freep(struct thaw_renderer **renderer)
 {
@@ -25,8 +26,8 @@ _must_check_ int thaw_render(struct thaw_renderer *renderer,
 			     const struct thaw_relocated *file, int fd,
 			     struct thaw_error *err);
 /* Would it differ from what is stored? */
-bool thaw_render_changes(const struct thaw_image *image, const struct thaw_relocated *file,
-			 const char *prefix);
+bool thaw_render_changes(const struct thaw_image *image,
+			 const struct thaw_relocated *file, const char *prefix);
 /*
  * 1: each line of the source stands where it does in the stream; 0: its first
  * becomes several. Errors of the reader, -ENOMEM.
@@ -63,8 +64,9 @@ struct thaw_layer_plan {
 };
 
 /* Errors: -EPERM (the prefix), -EBADMSG, I/O, -ENOMEM. */
-_must_check_ int thaw_layer_plan(const struct thaw_image *image, struct thaw_reader *reader,
-				 const char *prefix, struct thaw_error *err,
+_must_check_ int thaw_layer_plan(const struct thaw_image *image,
+				 struct thaw_reader *reader, const char *prefix,
+				 struct thaw_error *err,
 				 struct thaw_layer_plan *ret_plan);
 void thaw_layer_plan_deinit(struct thaw_layer_plan *plan);
 /* Write what a record with the action RENDER or UNPACK is to hold. */
@@ -78,13 +80,17 @@ _must_check_ int thaw_layer_write(const struct thaw_layer_plan *plan,
  * What stands in a tree, as text, a line each: its kind, mode, size, mtime and
  * digest or target, and its name; sorted. quick: what tells cheaply whether
  * anything was touched (inode and times of change) in place of digests. Nothing is
- * followed; anything that is not ours is -EPERM.
+ * followed; anything that does not belong to whom the tree itself does is -EPERM.
  */
 enum thaw_manifest_mode {
 	THAW_MANIFEST_WRITE,   /* to fd */
 	THAW_MANIFEST_COMPARE, /* with what fd holds: -ESTALE when it differs */
 };
 _must_check_ int thaw_manifest(int tree, const char *head, bool quick,
-			       enum thaw_manifest_mode mode, int fd, struct thaw_error *err);
+			       enum thaw_manifest_mode mode, int fd,
+			       struct thaw_error *err);
+/* Give all in a tree, and the tree, to another user. */
+_must_check_ int thaw_tree_give(int tree, uid_t uid, gid_t gid, struct thaw_error *err);
 /* Remove a tree, whatever it is; it may be missing. */
-_must_check_ int thaw_remove_tree(int directory, const char *name, struct thaw_error *err);
+_must_check_ int thaw_remove_tree(int directory, const char *name,
+				  struct thaw_error *err);

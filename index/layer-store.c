@@ -91,7 +91,7 @@ struct manifest {
 	char *buf, *expected; /* both PIECE bytes */
 	size_t used;
 	char path[THAW_PATH_MAX + 1]; /* of the current entry, from the tree */
-	uid_t owner;
+	uid_t owner;		      /* of the tree itself */
 	struct thaw_digest *digest;
 	uint8_t *data; /* PIECE bytes */
 	struct thaw_error *err;
@@ -320,6 +320,8 @@ static int put_all(struct manifest *manifest, const char *head)
 	if (r == 0 && fstat(manifest->tree, &st) < 0)
 		r = fail(manifest, -errno);
 	if (r == 0)
+		manifest->owner = st.st_uid;
+	if (r == 0)
 		r = put_entry(manifest, manifest->tree, ".", &st);
 	manifest->path[0] = '\0';
 	if (r == 0)
@@ -345,7 +347,6 @@ int thaw_manifest(int tree, const char *head, bool quick, enum thaw_manifest_mod
 		.quick = quick,
 		.mode = mode,
 		.fd = fd,
-		.owner = geteuid(),
 		.err = err,
 		.buf = malloc(PIECE),
 		.expected = malloc(PIECE),
@@ -362,6 +363,51 @@ int thaw_manifest(int tree, const char *head, bool quick, enum thaw_manifest_mod
 	thaw_digest_free(manifest->digest);
 	free(manifest);
 	return r;
+}
+
+/* -- owners -- */
+
+static int give_directory(int tree, char *path, size_t len, uid_t uid, gid_t gid)
+{
+	struct names names = { 0 };
+	int fd, r;
+
+	fd = openat(tree, len ? path : ".",
+		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOTDIR || errno == ELOOP ? 0 : -errno;
+	r = read_names(fd, &names);
+	for (size_t i = 0; r == 0 && i < names.count; i++) {
+		const char *name = names.text + names.offsets[i];
+		size_t name_len = strlen(name), at = len;
+
+		if (len + name_len + 1 > THAW_PATH_MAX) {
+			r = -ENAMETOOLONG;
+			break;
+		}
+		if (at > 0)
+			path[at++] = '/';
+		memcpy(path + at, name, name_len + 1);
+		r = give_directory(tree, path, at + name_len, uid, gid);
+		if (r == 0 && fchownat(tree, path, uid, gid, AT_SYMLINK_NOFOLLOW) < 0)
+			r = -errno;
+		path[len] = '\0';
+	}
+	names_deinit(&names);
+	return r;
+}
+
+int thaw_tree_give(int tree, uid_t uid, gid_t gid, struct thaw_error *err)
+{
+	_cleanup_(freep) char *path = calloc(1, THAW_PATH_MAX + 1);
+	int r = path ? give_directory(tree, path, 0, uid, gid) : -ENOMEM;
+
+	/* Last: it says whose all of it is. */
+	if (r == 0 && fchown(tree, uid, gid) < 0)
+		r = -errno;
+	return r < 0 ? thaw_io(err, r, "a layer cannot be given to user %u",
+			       (unsigned)uid)
+		     : 0;
 }
 
 /* -- removal -- */

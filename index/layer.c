@@ -314,13 +314,17 @@ static int choose_key(struct layer *layer)
 	const char *interpreter = layer->options->interpreter
 					  ? layer->options->interpreter
 					  : "";
-	char index[THAW_DIGEST_HEX];
+	char index[THAW_DIGEST_HEX], owner[64] = "";
 	uint8_t sum[THAW_DIGEST_SIZE];
 	_cleanup_(freep) char *what = NULL;
 
 	thaw_digest_hex(layer->image->info.index_digest, index);
-	if (asprintf(&what, LAYER_VERSION "\nindex %s\nprefix %s\ninterpreter %s\n",
-		     index, layer->plan.prefix, interpreter) < 0) {
+	if (layer->options->uid)
+		(void)snprintf(owner, sizeof(owner), "owner %u:%u\n",
+			       (unsigned)layer->options->uid,
+			       (unsigned)layer->options->gid);
+	if (asprintf(&what, LAYER_VERSION "\nindex %s\nprefix %s\ninterpreter %s\n%s",
+		     index, layer->plan.prefix, interpreter, owner) < 0) {
 		what = NULL;
 		return thaw_oom(layer->err);
 	}
@@ -451,6 +455,11 @@ static void note_verified(const struct layer *layer, int directory, int tree)
 	(void)unlinkat(directory, name, 0);
 }
 
+static uid_t owner_of(const struct layer *layer)
+{
+	return layer->options->uid ? layer->options->uid : geteuid();
+}
+
 /* 0 when the layer is there and good. Anything else: it must be rendered. */
 static int check_layer(const struct layer *layer)
 {
@@ -469,6 +478,8 @@ static int check_layer(const struct layer *layer)
 	tree = openat(directory, "tree", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (tree < 0)
 		return -errno;
+	if (fstat(tree, &st) < 0 || st.st_uid != owner_of(layer))
+		return -EPERM;
 	if (head && compare(directory, tree, "verified", head, true) == 0)
 		return 0;
 	r = compare(directory, tree, "manifest", layer->head, false);
@@ -498,6 +509,9 @@ static int render_new(struct layer *layer)
 	if (r != 0)
 		return r;
 	r = write_manifest(directory, tree, "manifest", layer->head, false, layer->err);
+	if (r == 0 && layer->options->uid)
+		r = thaw_tree_give(tree, layer->options->uid, layer->options->gid,
+				   layer->err);
 	if (r == 0)
 		note_verified(layer, directory, tree);
 	return r;

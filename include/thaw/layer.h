@@ -8,7 +8,8 @@
  * bin/conda-unpack that has nothing left to do; the links to an interpreter
  * that a venv needs; and whiteouts over the bytecode of sources that changed.
  * It is rendered once for each image, prefix and interpreter, into a store of
- * layers, and shared by every view with that prefix. What is in the store is
+ * layers, and shared by every view with that prefix (and
+ * owner, where it has one of its own). What is in the store is
  * verified against the layer's manifest before it is used, and rendered anew
  * when it is damaged. Any number of processes may ask for one layer at once.
  *
@@ -26,6 +27,8 @@
  *
  * A layer may be removed, under its lock, while no overlay uses it.
  */
+#include <sys/types.h>
+
 #include "thaw/image.h"
 #include "thaw/reader.h"
 
@@ -40,6 +43,12 @@ struct thaw_layer_options {
 	 * thaw_binding_find() chose it; otherwise NULL.
 	 */
 	const char *interpreter;
+	/*
+	 * Whose the files are to be, where they are not the caller's own (uid 0): of a
+	 * view that its user writes into, which must be able to change them.
+	 */
+	uid_t uid;
+	gid_t gid;
 	const char *store; /* created, mode 0700, when missing; its parent must exist */
 };
 
@@ -50,7 +59,8 @@ struct thaw_layer_options {
  * that is not ours), -EBADMSG damage of the image, I/O and no space, of which
  * nothing is left.
  */
-_must_check_ int thaw_layer_render(const struct thaw_image *image, struct thaw_reader *reader,
+_must_check_ int thaw_layer_render(const struct thaw_image *image,
+				   struct thaw_reader *reader,
 				   const struct thaw_layer_options *options,
 				   struct thaw_error *err, char **ret_directory);
 

@@ -480,7 +480,7 @@ def test_warm(node, work, image):
 
 def test_unknown_option(node):
     assert one_error_line(node.thaw("serve", "--nonsense", code=USAGE), "nonsense")
-    assert one_error_line(node.thaw("serve", "--linger=x", code=USAGE), "seconds")
+    assert one_error_line(node.thaw("serve", "--linger=x", code=USAGE), "no. a number")
     long = pathlib.Path("/tmp") / ("x" * 120)
     other = dict(node.env, THAW_RUNTIME_DIR=str(node.work / "run2"),
                  THAW_STATE_DIR=str(node.work / "state2"))
@@ -552,8 +552,11 @@ def test_pip_in_a_users_writable_view(node, work, packed, user):
     pip = pytest.importorskip("pip", reason="needs pip")
     shutil.copytree(pathlib.Path(pip.__file__).parent, work / "pips" / "pip")
     thaw("pack", packed.archive, "-o", work / "env.thaw", "--quiet")
-    one = make_wheel(work, "trinket", {"trinket.py": b"version = 1\n"}, version="1.0")
-    two = make_wheel(work, "trinket", {"trinket.py": b"version = 2\n"}, version="2.0")
+    script = b"[console_scripts]\ntrinket = trinket:main\n"
+    code = b"version = %d\ndef main():\n    print('script', version)\n"
+    one, two = (make_wheel(work, "trinket", {
+        "trinket.py": code % n, f"trinket-{n}.0.dist-info/entry_points.txt": script},
+        version=f"{n}.0") for n in (1, 2))
     home = work / "home"
     home.mkdir()
     os.chown(home, user.pw_uid, user.pw_gid)
@@ -561,7 +564,10 @@ def test_pip_in_a_users_writable_view(node, work, packed, user):
     script = f"""set -e
     python={home}/env/bin/python
     pip() {{ PYTHONPATH={work}/pips "$python" -B -m pip --isolated "$@" >&2; }}
-    show() {{ "$python" -c 'import trinket; print(trinket.version)' 2>/dev/null || echo none; }}
+    show() {{
+        "$python" -c 'import trinket; print(trinket.version)' 2>/dev/null || echo none
+        {home}/env/bin/trinket 2>/dev/null || echo gone
+    }}
     pip install --no-index --no-deps {one}
     show
     pip install --no-index --no-deps --upgrade {two}
@@ -573,7 +579,17 @@ def test_pip_in_a_users_writable_view(node, work, packed, user):
     env = {k: v for k, v in environment(HOME=str(home)).items()
            if not k.startswith(("PYTHON", "PIP_"))}
     out = run("sh", "-c", script, user=user, env=env, cwd=home).text
-    assert out.split() == ["1", "2", "none", "none"]
+    assert out.split() == ["1", "script", "1", "2", "script", "2", "none", "gone", "none"]
+    # What was bound to this place is his, too; and of a layer of its own.
+    for path in [home / "env", *(home / "env").rglob("*")]:
+        assert os.lstat(path).st_uid == user.pw_uid, path
+    with node.client() as client:
+        client.open("r", str(work / "env.thaw"), work / "roots")
+        client.open("w", str(work / "env.thaw"), work / "writable", writable=True)
+        for name in ("roots", "writable"):
+            assert os.lstat(work / name / "bin" / "python").st_uid == 0
+        for session in "rw":
+            client.close_view(session)
     node.thaw("close", "s", user=user)
     node.thaw("open", "s", work / "env.thaw", home / "env", user=user)
     assert list((home / "env" / "lib").glob("python*/site-packages/click"))

@@ -277,6 +277,48 @@ struct job {
 	int result;
 };
 
+/* For a view that its user writes into: all of it his, and apart from the others' layer. */
+static void of_another_owner(void **state)
+{
+	struct state *s = *state;
+	struct thaw_layer_options options = {
+		.prefix = "/p", .store = s->store, .uid = 4711, .gid = 4712
+	};
+	char *own = render(s, "/p"), *tree, *again;
+	static const char *const paths[] = { ".", "m", "m/config.py", "share/b",
+					     "m/__pycache__/config.cpython-311.pyc" };
+	ino_t born;
+
+	if (geteuid() != 0) {
+		free(own);
+		skip();
+	}
+	assert_success(thaw_layer_render(s->image, s->reader, &options, &s->err, &tree),
+		       &s->err);
+	is_complete(tree, true);
+	for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
+		assert_int_equal(status(tree, paths[i]).st_uid, 4711);
+		assert_int_equal(status(tree, paths[i]).st_gid, 4712);
+		assert_int_equal(status(own, paths[i]).st_uid, 0);
+	}
+	born = status(tree, "m/config.py").st_ino;
+	assert_success(thaw_layer_render(s->image, s->reader, &options, &s->err, &again),
+		       &s->err);
+	assert_string_equal(tree, again);
+	assert_int_equal(status(again, "m/config.py").st_ino, born);
+	free(again);
+	/* One file is another's: rendered anew. */
+	again = join_path(tree, "m/config.py");
+	assert_int_equal(lchown(again, 0, 0), 0);
+	free(again);
+	assert_success(thaw_layer_render(s->image, s->reader, &options, &s->err, &again),
+		       &s->err);
+	assert_int_equal(status(again, "m/config.py").st_uid, 4711);
+	free(again);
+	free(tree);
+	free(own);
+}
+
 static void *render_in_thread(void *data)
 {
 	struct job *job = data;
@@ -776,6 +818,7 @@ int main(void)
 		CASE(nothing_to_render),
 		CASE(at_home),
 		CASE(found_again),
+		CASE(of_another_owner),
 		CASE(many_at_once),
 		CASE(verified_anew),
 		CASE(leftovers),

@@ -25,6 +25,24 @@ void subject_close(struct subject *subject);
 _must_check_ int subject_interpreter(const struct subject *subject, const char *path,
 				     struct thaw_error *err, char **ret_interpreter);
 
+/*
+ * How far programs in the view have come: each writes a line to the descriptor for
+ * each module that it is done with.
+ */
+struct meter {
+	const struct thaw_compile_options *options;
+	int lines;   /* a file in memory */
+	char begins; /* the lines that count begin with this */
+	uint64_t total, done;
+	off_t seen; /* so much was looked at */
+	bool inside; /* of a line */
+};
+_must_check_ int meter_init(struct meter *meter, const struct thaw_compile_options *options,
+			    char begins, struct thaw_error *err);
+void meter_deinit(struct meter *meter);
+/* What to do while waiting. */
+struct thaw_train_watch meter_watch(struct meter *meter);
+
 /* A program that is run in the view. */
 struct job {
 	char *const *argv;

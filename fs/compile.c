@@ -177,7 +177,16 @@ static uint64_t drop_valid(struct sources *sources)
 struct compile {
 	const struct subject *subject;
 	const struct sources *sources;
+	int lines; /* what is being compiled, a line each */
 };
+
+/*
+ * python -m compileall, but what it says goes to descriptor 3, and at once: standard
+ * output is nobody's.
+ */
+static const char driver[] = "import compileall, sys\n"
+			     "sys.stdout = open(3, 'w', 1, errors='replace')\n"
+			     "sys.exit(not compileall.main())\n";
 
 /* Every count-th path, from number on: neighbours are alike, so that no process gets all large ones. */
 static int write_list(const struct compile *compile, const char *view, unsigned number,
@@ -233,10 +242,8 @@ static int compile_in_view(void *userdata, const char *path, struct thaw_error *
 	char *const argv[] = {
 		interpreter,
 		(char *)"-S",
-		(char *)"-m",
-		(char *)"compileall",
-		(char *)"-q",
-		(char *)"-q",
+		(char *)"-c",
+		(char *)driver,
 		(char *)"-f",
 		(char *)"--invalidation-mode",
 		(char *)"unchecked-hash",
@@ -255,7 +262,7 @@ static int compile_in_view(void *userdata, const char *path, struct thaw_error *
 		r = write_list(compile, path, i, count, err);
 		if (r < 0)
 			return r;
-		jobs[i] = (struct job){ argv, envp, r, -1 };
+		jobs[i] = (struct job){ argv, envp, r, compile->lines };
 	}
 	return run_confined(path, jobs, count, err);
 }
@@ -276,17 +283,27 @@ int thaw_compile(const char *image, const struct thaw_compile_options *options,
 	struct subject subject;
 	struct compile compile = { .subject = &subject, .sources = &sources };
 	size_t before = gathered->count;
+	struct thaw_train_watch watch;
+	struct meter meter;
 	int status = 0, r;
 
-	r = subject_open(image, options, err, &subject);
+	r = meter_init(&meter, options, 'C', err); /* "Compiling ..." */
 	if (r < 0)
 		return r;
+	r = subject_open(image, options, err, &subject);
+	if (r < 0) {
+		meter_deinit(&meter);
+		return r;
+	}
 	r = list_sources(&subject, &sources, err);
 	if (r == 0) {
 		result.valid = drop_valid(&sources);
+		compile.lines = meter.lines;
+		meter.total = sources.count;
+		watch = meter_watch(&meter);
 		if (sources.count)
 			r = thaw_train_with(&view, compile_in_view, &compile, NULL,
-					    gathered, options->interrupted, err, &status);
+					    gathered, &watch, err, &status);
 	}
 	if (r == 0 && status != 0)
 		r = thaw_io(err, -EIO, "compiling it was ended (status %d)", status);
@@ -298,5 +315,6 @@ int thaw_compile(const char *image, const struct thaw_compile_options *options,
 	}
 	free(sources.items);
 	subject_close(&subject);
+	meter_deinit(&meter);
 	return r;
 }

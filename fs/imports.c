@@ -337,28 +337,36 @@ int thaw_check_imports(const char *image, const struct thaw_compile_options *opt
 		.mode = THAW_VIEW_PRIVATE,
 		.python = options->python,
 	};
-	_cleanup_(closep) int results_fd = memfd_create("results", MFD_CLOEXEC);
 	json_t *names = NULL, *results = NULL;
 	struct subject subject;
-	struct imports imports = { .subject = &subject, .results = results_fd };
+	struct imports imports = { .subject = &subject };
+	struct thaw_train_watch watch;
+	struct meter meter; /* its lines are the results */
 	int status, r;
 
-	if (results_fd < 0)
-		return thaw_io(err, -errno, "no results can be kept");
-	r = subject_open(image, options, err, &subject);
+	r = meter_init(&meter, options, '[', err);
 	if (r < 0)
 		return r;
+	r = subject_open(image, options, err, &subject);
+	if (r < 0) {
+		meter_deinit(&meter);
+		return r;
+	}
 	r = list_modules(&subject, err, &names);
 	imports.names = names;
+	imports.results = meter.lines;
+	meter.total = json_array_size(names);
+	watch = meter_watch(&meter);
 	if (r == 0 && json_array_size(names) > 0)
 		r = thaw_train_with(&view, import_in_view, &imports, NULL, NULL,
-				    options->interrupted, err, &status);
+				    &watch, err, &status);
 	if (r == 0)
-		r = read_results(results_fd, err, &results);
+		r = read_results(meter.lines, err, &results);
 	if (r == 0)
 		note_results(names, results, note, userdata);
 	json_decref(results);
 	json_decref(names);
 	subject_close(&subject);
+	meter_deinit(&meter);
 	return r;
 }

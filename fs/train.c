@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fts.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 #include "util/cleanup.h"
 #include "util/growing.h"
 
+#define TICK_MS 100
 #define PYC_MAX (64u << 20) /* larger ones are no bytecode */
 
 void thaw_gathered_deinit(struct thaw_gathered *gathered)
@@ -269,10 +271,22 @@ void thaw_gathered_keep(struct thaw_gathered *gathered, const struct thaw_image 
 	gathered->count = kept;
 }
 
+/* What is left for us to read, or -1 also when a signal came; tick meanwhile. */
+static ssize_t read_ticking(int fd, void *buf, size_t size, const struct thaw_train_watch *watch)
+{
+	struct pollfd ready = { .fd = fd, .events = POLLIN };
+	int n;
+
+	while ((n = poll(&ready, 1, watch->tick ? TICK_MS : -1)) == 0)
+		watch->tick(watch->userdata);
+	return n < 0 ? -1 : read(fd, buf, size);
+}
+
 int thaw_train_with(const struct thaw_view_options *given, thaw_train_body *body, void *userdata,
 		    struct thaw_trace *trace, struct thaw_gathered *gathered,
-		    int (*interrupted)(void), struct thaw_error *err, int *ret_status)
+		    const struct thaw_train_watch *watch, struct thaw_error *err, int *ret_status)
 {
+	int (*const interrupted)(void) = watch->interrupted;
 	struct thaw_view_options view = *given;
 	_cleanup_(freep) char *scratch = NULL;
 	struct thaw_error child_err;
@@ -297,7 +311,7 @@ int thaw_train_with(const struct thaw_view_options *given, thaw_train_body *body
 	}
 	(void)close(fds[1]);
 	/* Ends when the command begins, which closes the pipe, or with its error. */
-	n = pid > 0 ? read(fds[0], &child_err, sizeof(child_err)) : -1;
+	n = pid > 0 ? read_ticking(fds[0], &child_err, sizeof(child_err), watch) : -1;
 	(void)close(fds[0]);
 	if (pid < 0)
 		r = thaw_io(err, -errno, "no command can be run");
@@ -323,6 +337,8 @@ int thaw_train(const struct thaw_view_options *view, char *const *argv,
 	       struct thaw_trace *trace, struct thaw_gathered *gathered,
 	       int (*interrupted)(void), struct thaw_error *err, int *ret_status)
 {
-	return thaw_train_with(view, run_command, (void *)argv, trace, gathered, interrupted, err,
+	const struct thaw_train_watch watch = { .interrupted = interrupted };
+
+	return thaw_train_with(view, run_command, (void *)argv, trace, gathered, &watch, err,
 			       ret_status);
 }

@@ -216,6 +216,7 @@ static int pack(const char *source)
 		return tool_fail_interrupted(output, "nothing is left behind");
 	if (r < 0)
 		return tool_fail(r == -EEXIST ? output : source, &err);
+	arg_steps.quiet = arg_quiet;
 	exit_code = pack_steps_run(&arg_steps, output, &report);
 	if (exit_code != THAW_EXIT_OK && !arg_steps.checked)
 		return exit_code;

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "progress.h"
 #include "thaw/rewrite.h"
 #include "thaw/stub.h"
 #include "thaw/with-python.h"
@@ -79,20 +80,40 @@ static int take_python(struct pack_steps *steps, const char *path,
 	return r;
 }
 
+#ifdef THAW_WITH_FUSE
+static void show_progress(void *userdata, uint64_t done, uint64_t total)
+{
+	tool_progress_update(userdata, done, total);
+}
+
+static void start_progress(struct tool_progress *progress, const char *verb,
+			   const struct pack_steps *steps)
+{
+	tool_progress_start(progress, verb, steps->quiet);
+	progress->counts = true;
+}
+#endif
+
 /* -- bytecode -- */
 
 static int compile(struct pack_steps *steps, const char *path,
 		   struct thaw_pack_report *report, struct thaw_error *err)
 {
 #ifdef THAW_WITH_FUSE
+	struct tool_progress progress;
 	const struct thaw_compile_options options = {
 		.python = report->own_interpreter ? NULL : steps->python,
 		.interrupted = tool_interrupted,
+		.progress = show_progress,
+		.progress_data = &progress,
 	};
 	_cleanup_(thaw_image_freep) struct thaw_image *image = NULL;
 	struct thaw_gathered gathered = { 0 };
-	int r = thaw_compile(path, &options, &gathered, err, &steps->result);
+	int r;
 
+	start_progress(&progress, "compiling", steps);
+	r = thaw_compile(path, &options, &gathered, err, &steps->result);
+	tool_progress_clear(&progress);
 	if (r == 0 && gathered.count)
 		r = open_image(path, err, &image);
 	if (r == 0 && gathered.count) {
@@ -149,13 +170,20 @@ static int check(struct pack_steps *steps, const char *path,
 		 const struct thaw_pack_report *report, struct thaw_error *err)
 {
 #ifdef THAW_WITH_FUSE
+	struct tool_progress progress;
 	const struct thaw_compile_options options = {
 		.python = report->own_interpreter ? NULL : steps->python,
 		.interrupted = tool_interrupted,
+		.progress = show_progress,
+		.progress_data = &progress,
 	};
+	int r;
 
 	steps->imports = json_array();
-	return thaw_check_imports(path, &options, note_import, steps, err);
+	start_progress(&progress, "importing", steps);
+	r = thaw_check_imports(path, &options, note_import, steps, err);
+	tool_progress_clear(&progress);
+	return r;
 #else
 	return thaw_io(err, -ENOSYS,
 		       "checking needs FUSE, which this thaw was built without");

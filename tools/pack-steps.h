@@ -13,6 +13,7 @@
 struct pack_steps {
 	/* given */
 	const char *python;
+	bool quiet; /* no progress bars */
 	bool with_python, compile, check, executable;
 	/* done */
 	char *taken;	 /* the interpreter that was taken in */

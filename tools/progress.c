@@ -53,18 +53,32 @@ static void format_left(char *buf, size_t size, double seconds)
 		(void)snprintf(buf, size, "%lu:%02lu left", whole / 60, whole % 60);
 }
 
+static void format_amount(const struct tool_progress *progress, uint64_t done,
+			  uint64_t total, double seconds, char *buf, size_t size)
+{
+	char amount[TOOL_SIZE_TEXT], rate[TOOL_SIZE_TEXT];
+
+	if (progress->counts) {
+		(void)snprintf(buf, size, "%llu of %llu", (unsigned long long)done,
+			       (unsigned long long)total);
+		return;
+	}
+	tool_size_text(done, amount);
+	tool_size_text(seconds > 0 ? (uint64_t)((double)done / seconds) : 0, rate);
+	(void)snprintf(buf, size, "%s  %s/s", amount, rate);
+}
+
 static void format_line(const struct tool_progress *progress, uint64_t done,
 			uint64_t total, double seconds, char *line, size_t size)
 {
-	char amount[TOOL_SIZE_TEXT], rate[TOOL_SIZE_TEXT], left[48], bar[BAR_MAX + 1];
+	char amount[96], left[48], bar[BAR_MAX + 1];
 	double part = total ? (double)done / (double)total : 0;
 	size_t fixed, width;
 
 	part = part > 1 ? 1 : part;
-	tool_size_text(done, amount);
-	tool_size_text(seconds > 0 ? (uint64_t)((double)done / seconds) : 0, rate);
+	format_amount(progress, done, total, seconds, amount, sizeof(amount));
 	if (!total) {
-		(void)snprintf(line, size, "%s  %s  %s/s", progress->verb, amount, rate);
+		(void)snprintf(line, size, "%s  %s", progress->verb, amount);
 		return;
 	}
 	/* The first instants say nothing about the whole. */
@@ -72,14 +86,14 @@ static void format_line(const struct tool_progress *progress, uint64_t done,
 		format_left(left, sizeof(left), seconds / part - seconds);
 	else
 		left[0] = '\0';
-	fixed = strlen(progress->verb) + strlen(amount) + strlen(rate) + 30;
+	fixed = strlen(progress->verb) + strlen(amount) + 26;
 	width = progress->columns > fixed ? progress->columns - fixed : 0;
 	width = width > BAR_MAX ? BAR_MAX : width;
 	for (size_t i = 0; i < width; i++)
 		bar[i] = (double)i < part * (double)width ? '#' : '.';
 	bar[width] = '\0';
-	(void)snprintf(line, size, "%s [%s] %3.0f%%  %s  %s/s  %s", progress->verb, bar,
-		       part * 100, amount, rate, left);
+	(void)snprintf(line, size, "%s [%s] %3.0f%%  %s  %s", progress->verb, bar,
+		       part * 100, amount, left);
 }
 
 void tool_progress_update(struct tool_progress *progress, uint64_t done, uint64_t total)

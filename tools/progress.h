@@ -11,6 +11,7 @@ struct tool_progress {
 	const char *verb;     /* "packing" */
 	bool shown;	      /* stderr is a terminal, and nobody asked for quiet */
 	bool drawn;	      /* something is on the line */
+	bool counts;	      /* of things, not bytes: to be set after the start */
 	uint64_t start, last; /* nanoseconds */
 	unsigned columns;
 };

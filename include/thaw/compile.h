@@ -16,6 +16,9 @@ struct thaw_compile_options {
 		python; /* of this node, for environments without; NULL: see thaw/binding.h */
 	unsigned processes;	  /* 0: one for each CPU */
 	int (*interrupted)(void); /* as for thaw_train() */
+	/* Now and then: so many modules of all are done. May be NULL. */
+	void (*progress)(void *userdata, uint64_t done, uint64_t total);
+	void *progress_data;
 };
 
 struct thaw_compile_result {

@@ -28,6 +28,13 @@ _must_check_ int thaw_train(const struct thaw_view_options *view, char *const *a
 			    int (*interrupted)(void), struct thaw_error *err,
 			    int *ret_status);
 
+/* What the caller does while it waits. */
+struct thaw_train_watch {
+	int (*interrupted)(void);      /* as above; may be NULL */
+	void (*tick)(void *userdata); /* ten times a second, until an exec; may be NULL */
+	void *userdata;
+};
+
 /*
  * The same with a function of ours in the child, inside of the view at path: it
  * returns an exit code, or a negative errno with err, or execs. trace may be NULL.
@@ -35,7 +42,8 @@ _must_check_ int thaw_train(const struct thaw_view_options *view, char *const *a
 typedef int thaw_train_body(void *userdata, const char *path, struct thaw_error *err);
 _must_check_ int thaw_train_with(const struct thaw_view_options *view, thaw_train_body *body,
 				 void *userdata, struct thaw_trace *trace,
-				 struct thaw_gathered *gathered, int (*interrupted)(void),
+				 struct thaw_gathered *gathered,
+				 const struct thaw_train_watch *watch,
 				 struct thaw_error *err, int *ret_status);
 
 /*

@@ -3,16 +3,18 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from support.command import DAMAGED, MARKER, binary, environment, thaw
+from support.command import DAMAGED, MARKER, binary, environment, start, thaw
 from support.mounts import mount_table, processes, wait_until
 from support.tars import member, symlink, tar
 from support.warm import fixtures, info, require_views
@@ -107,6 +109,46 @@ def test_bare_environment(work, who):
     pack(work, tree, "--compile", "--threads=1", **who)
     assert (work / "x.thaw").read_bytes() == first
     shutil.rmtree(work / "state", ignore_errors=True)
+
+
+@pytest.mark.parametrize("options, shown", [([], True), (["--quiet"], False)])
+def test_progress_is_shown_on_a_terminal_only(work, who, options, shown):
+    """One bar a step, on standard error; each is wiped before anything else is printed."""
+    source = venv(work, *(member(site(f"m{i}.py"), b"import time\ntime.sleep(0.3)\n")
+                          for i in range(4)))
+    ours, theirs = os.openpty()
+    said = []
+    reader = threading.Thread(target=read_all, args=[ours, said])
+    reader.start()
+    process = start("pack", source, "-o", work / "x.thaw", "--compile", "--check", *options,
+                    stdout=subprocess.PIPE, stderr=theirs, **who)
+    try:
+        os.close(theirs)
+        out, _ = process.communicate(timeout=60)
+        reader.join(60)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    assert process.returncode == 0, b"".join(said)
+    bars = re.findall(rb"\r(\w+) \[[#.]*\] +(\d+)%  (\d+) of (\d+)", b"".join(said))
+    assert (bool(bars), bool(out)) == (shown, not options)
+    if shown:
+        assert [bar for bar in bars if bar[3] != b"4" or bar[2] > b"4"] == []
+        importing = [int(bar[2]) for bar in bars if bar[0] == b"importing"]
+        assert importing == sorted(importing) and len(set(importing)) > 1
+        assert {bar[0] for bar in bars} <= {b"compiling", b"importing"}
+        assert b"".join(said).endswith(b"\r\033[K")
+    assert b"\r" not in out
+    shutil.rmtree(work / "state", ignore_errors=True)
+
+
+def read_all(fd, chunks):
+    try:
+        while chunk := os.read(fd, 65536):
+            chunks.append(chunk)
+    except OSError:
+        pass  # what a terminal says when nobody has its other side any more
 
 
 def test_only_what_is_needed(work, who):

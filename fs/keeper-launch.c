@@ -177,6 +177,7 @@ static int write_plan(struct thaw_plan *plan, const struct thaw_keeper_launch *l
 	if (r == 0 && launch->learn)
 		r = set_text(plan->learn, sizeof(plan->learn), launch->state_directory,
 			     "directory", err);
+	memcpy(plan->identity, launch->identity, sizeof(plan->identity));
 	plan->uid = launch->uid;
 	plan->gid = launch->gid;
 	plan->threads = launch->threads;
@@ -336,21 +337,28 @@ int thaw_keep_start(const char *image, const char *directory, const char *state_
 	_cleanup_(freep) char *where = realpath(directory, NULL);
 	_cleanup_(closep) int image_fd = open(image, O_RDONLY | O_CLOEXEC);
 	_cleanup_(closep) _unused_ int pidfd = -1;
+	uint8_t identity[THAW_DIGEST_SIZE];
 	struct thaw_keeper_launch launch = {
 		.image_fd = image_fd,
+		.identity = identity,
 		.name = image,
 		.directory = where,
 		.uid = getuid(),
 		.gid = getgid(),
 		.state_directory = state_directory,
 	};
+	struct thaw_source *source;
 	int r;
 
 	if (!where)
 		return thaw_io(err, -errno, "cannot be mounted on \"%.300s\"", directory);
 	if (image_fd < 0)
 		return thaw_io(err, -errno, "cannot be opened");
-	r = thaw_keeper_launch(&launch, err, &pidfd);
+	r = thaw_source_from_fd(image_fd, err, &source);
+	if (r == 0)
+		r = thaw_image_identify(source, err, identity);
+	if (r == 0)
+		r = thaw_keeper_launch(&launch, err, &pidfd);
 	return r < 0 ? r : pid_of(state_directory, err, ret_pid);
 }
 

@@ -142,8 +142,9 @@ void thaw_keeper_watch(struct keeper *keeper, pid_t pid, int pidfd, bool ours)
 
 static void __attribute__((noreturn)) run_worker(struct keeper *keeper)
 {
-	const int keep[] = { keeper->fuse_fd, thaw_image_fd(keeper->serving->image),
-			     keeper->lookahead.socket, keeper->life[0] };
+	const int keep[] = { keeper->fuse_fd, keeper->serving->image_fd,
+			     keeper->lookahead.socket, keeper->life[0],
+			     keeper->serving->index_fd };
 	int r;
 
 	(void)setsid(); /* what a terminal says is for the keeper */
@@ -212,7 +213,7 @@ void thaw_keeper_start_worker(struct keeper *keeper)
 
 	keeper->retry_at = 0;
 	keeper->state->plan->fuse_fd = keeper->fuse_fd;
-	keeper->state->plan->image_fd = thaw_image_fd(keeper->serving->image);
+	keeper->state->plan->image_fd = keeper->serving->image_fd;
 	atomic_store(&common->error, 0);
 	atomic_store(&common->ready, 0);
 	pid = fork();

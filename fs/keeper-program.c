@@ -34,15 +34,51 @@
 
 /* -- in the keeper: what is served -- */
 
-/* Takes image_fd and state, also on failure; what the plan says is then in serving. */
-static int open_serving(struct thaw_serving *serving, struct thaw_state *state, int image_fd,
-			struct thaw_error *err)
+/* A service of an earlier version did not say which image it is. */
+static int find_identity(struct thaw_plan *plan, int image_fd, struct thaw_error *err)
 {
-	_cleanup_(closep) _unused_ int owned = image_fd;
-	const struct thaw_plan *plan = state->plan;
+	static const uint8_t unsaid[THAW_DIGEST_SIZE];
+	struct thaw_source *source;
 	int r;
 
-	r = thaw_serving_init_fd(serving, image_fd, plan->name, plan->warm[0] ? plan->warm : NULL, err);
+	if (memcmp(plan->identity, unsaid, sizeof(unsaid)) != 0)
+		return 0;
+	r = thaw_source_from_fd(image_fd, err, &source);
+	return r < 0 ? r : thaw_image_identify(source, err, plan->identity);
+}
+
+/* For whoever learns: what was learned before, or -1. */
+static int open_learned(const struct thaw_plan *plan)
+{
+	char path[sizeof(plan->learn) + 32];
+
+	if (!plan->learn[0])
+		return -1;
+	(void)snprintf(path, sizeof(path), "%s/%s", plan->learn, THAW_LEARNED_BEFORE); /* fits */
+	return open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+}
+
+/* Takes image_fd and state, also on failure; what the plan says is then in serving. */
+static int open_serving(struct thaw_serving *serving, struct thaw_state *state, int image_fd,
+			bool learn, struct thaw_error *err)
+{
+	_cleanup_(closep) _unused_ int owned = image_fd;
+	_cleanup_(closep) int learned = learn ? open_learned(state->plan) : -1;
+	struct thaw_plan *plan = state->plan;
+	const struct thaw_serving_given given = {
+		.fd = image_fd,
+		.learned_fd = learned,
+		.identity = plan->identity,
+		.name = plan->name,
+		.warm = plan->warm[0] ? plan->warm : NULL,
+		.foreground = plan->foreground,
+	};
+	int r;
+
+	*serving = (struct thaw_serving){ .index_fd = -1 };
+	r = find_identity(plan, image_fd, err);
+	if (r == 0)
+		r = thaw_serving_init_given(serving, &given, err);
 	serving->state = state;
 	if (r < 0)
 		return r;
@@ -94,7 +130,7 @@ static int connect_mount(struct thaw_serving *serving, struct place *place, stru
 	char identity[THAW_DIGEST_HEX];
 	int r;
 
-	thaw_digest_hex(thaw_image_info(serving->image)->identity, identity);
+	thaw_digest_hex(serving->identity, identity);
 	r = thaw_mount_options_parse(plan->fuse_options, identity, err, &options);
 	if (r == 0)
 		r = thaw_connect(place->directory, options, err, &fd);
@@ -116,7 +152,7 @@ static int keep_launched(struct thaw_state *state, int image_fd, int teller, str
 	int r;
 
 	copy_place(&place, state->plan);
-	r = open_serving(&serving, state, image_fd, err);
+	r = open_serving(&serving, state, image_fd, true, err);
 	serving.name = place.name;
 	if (r == 0)
 		r = connect_mount(&serving, &place, err, &keeper.fuse_fd);
@@ -159,7 +195,7 @@ static int keep_on(struct thaw_state *state, int fuse_fd, int image_fd, int work
 	given.directory = place.directory;
 	given.device = place.device;
 	given.foreground = state->plan->foreground;
-	r = open_serving(&serving, state, image_fd, err);
+	r = open_serving(&serving, state, image_fd, false, err);
 	serving.name = place.name;
 	if (r == 0) {
 		r = thaw_keeper_init(&keeper, &given);
@@ -250,14 +286,11 @@ static int keep_taken_over(struct thaw_state *state, int fuse_fd, int image_fd,
 
 static int check(struct thaw_state *state, int image_fd, struct thaw_error *err)
 {
-	uint8_t identity[THAW_DIGEST_SIZE];
 	struct thaw_serving serving;
 	int r;
 
-	memcpy(identity, state->plan->identity, sizeof(identity));
-	r = open_serving(&serving, state, image_fd, err);
-	if (r == 0 && memcmp(identity, thaw_image_info(serving.image)->identity, sizeof(identity)) != 0)
-		r = thaw_refused(err, "is another image than the one that is served");
+	/* Another image than the one that is served is refused there. */
+	r = open_serving(&serving, state, image_fd, false, err);
 	thaw_serving_deinit(&serving);
 	return r;
 }
@@ -335,7 +368,7 @@ static bool check_program(const char *program, const int fds[3])
 
 void thaw_keeper_hand_over(struct keeper *keeper)
 {
-	const int fds[] = { keeper->state->fd, keeper->fuse_fd, thaw_image_fd(keeper->serving->image) };
+	const int fds[] = { keeper->state->fd, keeper->fuse_fd, keeper->serving->image_fd };
 	const struct thaw_serving *serving = keeper->serving;
 	const char *program = keeper->state->plan->program;
 

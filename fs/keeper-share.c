@@ -323,7 +323,7 @@ static void close_others(const struct holder *holder)
 	keep[count++] = holder->directory;
 	keep[count++] = holder->first;
 	for (unsigned i = 0; i < holder->parts->count; i++)
-		keep[count++] = thaw_image_fd(holder->parts->part[i].serving.image);
+		keep[count++] = holder->parts->part[i].serving.image_fd;
 	thaw_close_all_but(keep, count);
 }
 

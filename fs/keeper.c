@@ -47,7 +47,7 @@ static void fill_plan(struct keeper *keeper, const struct thaw_keeper *given)
 	const struct thaw_serving *serving = keeper->serving;
 	struct thaw_plan *plan = keeper->state->plan;
 
-	memcpy(plan->identity, thaw_image_info(serving->image)->identity, sizeof(plan->identity));
+	memcpy(plan->identity, serving->identity, sizeof(plan->identity));
 	set_text(plan->name, sizeof(plan->name), serving->name);
 	set_text(plan->directory, sizeof(plan->directory), given->directory);
 	set_text(plan->device, sizeof(plan->device), given->device);
@@ -76,8 +76,7 @@ int thaw_keeper_init(struct keeper *keeper, const struct thaw_keeper *given)
 		.worker_fd = -1,
 		.hang_ms = serving->hang_ms ? serving->hang_ms : HANG_MS,
 		.warmer = {
-			.image = serving->image,
-			.warm = &serving->warm,
+			.serving = serving,
 			.counters = serving->counters,
 			.timeline = serving->timeline,
 			.fuse_fd = given->fuse_fd,
@@ -86,7 +85,7 @@ int thaw_keeper_init(struct keeper *keeper, const struct thaw_keeper *given)
 			.ended_fd = -1,
 		},
 		.lookahead = {
-			.image = serving->image,
+			.serving = serving,
 			.timeline = serving->timeline,
 			.root_fd = given->root_fd,
 			.root_path = given->root_path,
@@ -111,7 +110,7 @@ static void start_helpers(struct keeper *keeper)
 	struct thaw_serving *serving = keeper->serving;
 	int r;
 
-	if (serving->warm.count) {
+	if (serving->warm_sets) {
 		atomic_store(&serving->counters->warm_source,
 			     serving->learned ? THAW_SOURCE_LEARNED : THAW_SOURCE_IMAGE);
 		thaw_keeper_start_worker(keeper);
@@ -202,7 +201,7 @@ static bool wait_for_start(int socket, int *ret_root)
 
 static void __attribute__((noreturn)) run(struct thaw_serving *serving, int fuse_fd, int socket)
 {
-	const int keep[] = { fuse_fd, socket, thaw_image_fd(serving->image), serving->state->fd };
+	const int keep[] = { fuse_fd, socket, serving->image_fd, serving->state->fd };
 	struct thaw_keeper keeper = { .serving = serving, .fuse_fd = fuse_fd };
 	int r;
 
@@ -215,7 +214,7 @@ static void __attribute__((noreturn)) run(struct thaw_serving *serving, int fuse
 	/* The socket stays: who waits for the warmer learns by it when we are gone. */
 	/* Its own namespace does not have the mount: warming goes by the descriptor or not at all. */
 	if (keeper.root_fd < 0)
-		thaw_warm_pages_deinit(&serving->warm);
+		serving->warm_sets = 0;
 	r = thaw_keeper_run(&keeper);
 	if (r < 0)
 		thaw_log(LOG_ERR, "%s: serving failed: %s", serving->name, strerror(-r));
@@ -274,11 +273,11 @@ int thaw_keeper_begin(struct thaw_serving *serving, int socket, const char *dire
 		header->cmsg_type = SCM_RIGHTS;
 		header->cmsg_len = CMSG_LEN(sizeof(int));
 		memcpy(CMSG_DATA(header), &root, sizeof(int));
-	} else if (serving->warm.count) {
-		/* Said now: the worker will not start a warmer, so nobody may wait for one. */
-		serving->warm.count = 0;
+	} else {
+		/* Said now: the keeper will not start a warmer, so nobody may wait for one. */
+		serving->warm_sets = 0;
 	}
-	if (serving->warm.count)
+	if (serving->warm_sets)
 		atomic_store(&serving->counters->warm_state, THAW_WARM_RUNNING);
 	if (sendmsg(socket, &message, MSG_NOSIGNAL) != 1)
 		return thaw_io(err, -errno, "the keeper has ended");

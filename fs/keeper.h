@@ -67,6 +67,7 @@ _must_check_ int thaw_keeper_begin(struct thaw_serving *serving, int socket,
 
 struct thaw_keeper_launch {
 	int image_fd;	   /* opened by whoever asks for it; borrowed */
+	const uint8_t *identity; /* of the image */
 	const char *name;  /* of the image, for the log */
 	const char *directory; /* to mount on: absolute, there, empty */
 	const char *options;   /* mount options, as in struct thaw_mount_options */

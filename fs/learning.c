@@ -9,7 +9,9 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "confined-child.h"
 #include "log.h"
+#include "serving.h"
 #include "thaw/learned.h"
 #include "util/cleanup.h"
 
@@ -20,14 +22,15 @@
 #define IDLE_MS	   5000u
 #define LOOK_MS	   1000u
 #define TIME_MAX   600000u
+/* Meanwhile nobody looks after the worker. */
+#define SCRIBE_SECONDS 5u
 
-void thaw_learning_begin(struct thaw_learning *learning, const struct thaw_image *image,
-			 struct thaw_counters *counters, const char *directory,
-			 uint64_t now_ms)
+void thaw_learning_begin(struct thaw_learning *learning, struct thaw_serving *serving,
+			 const char *directory, uint64_t now_ms)
 {
 	*learning = (struct thaw_learning){
-		.image = image,
-		.counters = counters,
+		.serving = serving,
+		.counters = serving->counters,
 		.trace = thaw_trace_new(EVENTS_MAX),
 		.changed = now_ms,
 		.until = now_ms + TIME_MAX,
@@ -37,7 +40,7 @@ void thaw_learning_begin(struct thaw_learning *learning, const struct thaw_image
 	    (int)sizeof(learning->directory))
 		learning->trace = thaw_trace_free(learning->trace);
 	if (learning->trace)
-		atomic_store(&counters->warm_source, THAW_SOURCE_LEARNING);
+		atomic_store(&serving->counters->warm_source, THAW_SOURCE_LEARNING);
 }
 
 static void count_reads(struct thaw_learning *learning)
@@ -73,14 +76,44 @@ uint64_t thaw_learning_next(const struct thaw_learning *learning)
 	return learning && learning->trace ? learning->next : 0;
 }
 
+struct scribe {
+	const struct thaw_learning *learning;
+	int fd;
+};
+
+/* Names are looked up in the index: in a confined process. */
+static int write_learned(void *userdata, struct thaw_error *err)
+{
+	const struct scribe *scribe = userdata;
+	struct thaw_serving *serving = scribe->learning->serving;
+	struct thaw_learned learned;
+	int r = thaw_serving_open(serving, err);
+
+	if (r == 0)
+		r = thaw_learned_from_trace(serving->image, scribe->learning->trace, err,
+					    &learned);
+	return r < 0 ? r
+		     : thaw_learned_save(scribe->fd,
+					 thaw_image_info(serving->image)->index_digest,
+					 &learned, err);
+}
+
 /* Whole or not at all: whoever waits for it may look at any time. */
-static int write_file(const struct thaw_learning *learning,
-		      const struct thaw_learned *learned, struct thaw_error *err)
+static int write_file(const struct thaw_learning *learning, struct thaw_error *err)
 {
 	_cleanup_(closep) int directory =
 		open(learning->directory, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	_cleanup_(closep) int fd = -1;
-	int r;
+	struct scribe scribe = { .learning = learning };
+	struct thaw_confined_child child = {
+		.kind = THAW_SANDBOX_WORKER,
+		.root = -1,
+		.seconds = SCRIBE_SECONDS,
+		.what = "writes what was learned",
+		.work = write_learned,
+		.userdata = &scribe,
+	};
+	int keep[2], r;
 
 	if (directory < 0)
 		return -errno == -ENOENT ? 0 /* its mount was given up */
@@ -90,8 +123,11 @@ static int write_file(const struct thaw_learning *learning,
 		    O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return thaw_io(err, -errno, "its file");
-	r = thaw_learned_save(fd, thaw_image_info(learning->image)->index_digest, learned,
-			      err);
+	scribe.fd = keep[0] = fd;
+	keep[1] = learning->serving->index_fd;
+	child.keep = keep;
+	child.keep_count = 2;
+	r = thaw_confined_child(&child, err);
 	if (r == 0 &&
 	    renameat(directory, THAW_LEARNED_NOW ".new", directory, THAW_LEARNED_NOW) < 0)
 		r = thaw_io(err, -errno, "its file");
@@ -102,7 +138,6 @@ static int write_file(const struct thaw_learning *learning,
 
 void thaw_learning_end(struct thaw_learning *learning)
 {
-	struct thaw_learned learned = { 0 };
 	uint32_t source = THAW_SOURCE_LEARNING;
 	struct thaw_error err = { 0 };
 	int r = 0;
@@ -111,13 +146,8 @@ void thaw_learning_end(struct thaw_learning *learning)
 		return;
 	thaw_trace_end(learning->trace);
 	count_reads(learning);
-	if (learning->reads >= READS_MIN) {
-		r = thaw_learned_from_trace(learning->image, learning->trace, &err,
-					    &learned);
-		if (r == 0)
-			r = write_file(learning, &learned, &err);
-		thaw_learned_deinit(&learned);
-	}
+	if (learning->reads >= READS_MIN)
+		r = write_file(learning, &err);
 	if (r < 0)
 		thaw_log(LOG_WARNING, "nothing was learned: %s", err.text);
 	/* The worker still has it, and finds that it has ended. */

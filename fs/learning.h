@@ -10,15 +10,16 @@
 #include <stdint.h>
 
 #include "counters.h"
-#include "thaw/image.h"
 #include "thaw/trace.h"
 
 /* Names in the directory: what was learned before, and what is being learned. */
 #define THAW_LEARNED_BEFORE "learned"
 #define THAW_LEARNED_NOW    "trace"
 
+struct thaw_serving;
+
 struct thaw_learning {
-	const struct thaw_image *image;
+	struct thaw_serving *serving;
 	struct thaw_counters *counters;
 	struct thaw_trace *trace; /* NULL: not, or not any more */
 	char directory[4096];
@@ -28,13 +29,15 @@ struct thaw_learning {
 		next; /* ms; of the last event, of the end, of the next look */
 };
 
-/* Begin; image and counters are borrowed. Without memory it is over at once. */
-void thaw_learning_begin(struct thaw_learning *learning, const struct thaw_image *image,
-			 struct thaw_counters *counters, const char *directory,
-			 uint64_t now_ms);
+/* Begin; serving is borrowed, and shared. Without memory it is over at once. */
+void thaw_learning_begin(struct thaw_learning *learning, struct thaw_serving *serving,
+			 const char *directory, uint64_t now_ms);
 /* Is it over? learning may be NULL in these. */
 void thaw_learning_look(struct thaw_learning *learning, uint64_t now_ms);
 /* When to look next, in ms; 0: never. */
 uint64_t thaw_learning_next(const struct thaw_learning *learning);
-/* It is over: write what there is, once. */
+/*
+ * It is over: write what there is, once. A confined process does it, which is waited for,
+ * for a while.
+ */
 void thaw_learning_end(struct thaw_learning *learning);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "sandbox.h"
+#include "serving.h"
 #include "session.h"
 #include "util/cleanup.h"
 #include "warmer.h"
@@ -79,17 +80,24 @@ static void become_lister(const struct thaw_lookahead *lookahead, int socket)
 	struct lister *lister = calloc(1, sizeof(*lister));
 	int high_socket = fcntl(socket, F_DUPFD_CLOEXEC, 10);
 	int high_root = fcntl(lookahead->root_fd, F_DUPFD_CLOEXEC, 10);
+	struct thaw_serving *serving = lookahead->serving;
+	int high_index = fcntl(serving->index_fd, F_DUPFD_CLOEXEC, 10); /* -1: there is none */
 
 	if (!lister || high_socket < 0 || high_root < 0 || dup3(high_socket, 3, O_CLOEXEC) < 0 ||
-	    dup3(high_root, 4, O_CLOEXEC) < 0 || syscall(SYS_close_range, 5, ~0u, 0) < 0)
+	    dup3(high_root, 4, O_CLOEXEC) < 0)
 		_exit(1);
-	lister->image = lookahead->image;
+	if (high_index >= 0)
+		serving->index_fd = dup3(high_index, 5, O_CLOEXEC);
+	if (syscall(SYS_close_range, high_index >= 0 ? 6 : 5, ~0u, 0) < 0)
+		_exit(1);
 	lister->root_path = lookahead->root_path;
 	lister->socket = 3;
 	lister->root = 4;
 	if (thaw_sandbox_enter(lister->root_path ? THAW_SANDBOX_CLONER : THAW_SANDBOX_LISTER,
-			       lister->root) < 0)
+			       lister->root) < 0 ||
+	    thaw_serving_open(serving, NULL) < 0)
 		_exit(1);
+	lister->image = serving->image;
 	if (lookahead->timeline)
 		thaw_timeline_set_warmer(lookahead->timeline, (uint32_t)getpid());
 	run(lister);
@@ -145,7 +153,7 @@ void thaw_lookahead_listed(struct thaw_lookahead *lookahead,
 
 	if (!lookahead || atomic_load_explicit(&lookahead->ended, memory_order_relaxed))
 		return;
-	if (thaw_image_lookup(lookahead->image, directory->ino, BYTECODE, strlen(BYTECODE),
+	if (thaw_image_lookup(lookahead->serving->image, directory->ino, BYTECODE, strlen(BYTECODE),
 			      &inode) != 0 ||
 	    inode.type != THAW_DIRECTORY)
 		return;

@@ -16,8 +16,10 @@
 #include "thaw/image.h"
 #include "thaw/timeline.h"
 
+struct thaw_serving;
+
 struct thaw_lookahead {
-	const struct thaw_image *image;
+	struct thaw_serving *serving;
 	struct thaw_timeline *timeline; /* when recording; else NULL */
 	int root_fd; /* a detached clone of the mount, borrowed; -1: there is no looking ahead */
 	const char *root_path; /* for further clones; NULL: it ends when it is idle */

@@ -77,7 +77,7 @@ static int prepare(struct mount *mount, const char *image, const char *directory
 	r = thaw_serving_share(&mount->serving, NULL, err);
 	if (r < 0)
 		return r;
-	thaw_digest_hex(thaw_image_info(mount->serving.image)->identity, identity);
+	thaw_digest_hex(mount->serving.identity, identity);
 	return thaw_mount_options_parse(mount->options->options, identity, err,
 					&mount->fuse_options);
 }

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
@@ -48,6 +49,9 @@
 #define WITH_SECCOMP 1
 #endif
 
+/* The kernel's own number for users that are not mapped, too. */
+#define NOBODY 65534
+
 void thaw_sandbox_close_all_but(const int *keep, unsigned count)
 {
 	unsigned next = 3;
@@ -68,14 +72,18 @@ void thaw_sandbox_close_all_but(const int *keep, unsigned count)
 
 /* -- capabilities -- */
 
+static void drop_bounding_set(void)
+{
+	/* Fails behind the last one, and for those who may not, who have none either. */
+	for (unsigned long cap = 0; prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0; cap++)
+		;
+}
+
 static void drop_capabilities(bool may_mount)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct left[2] = { 0 };
 
-	/* Fails behind the last one, and for those who may not, who have none either. */
-	for (unsigned long cap = 0; prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0; cap++)
-		;
 	(void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); /* valid: cannot fail */
 	if (may_mount && syscall(SYS_capget, &header, left) == 0) {
 		left[0].effective &= 1u << CAP_SYS_ADMIN;
@@ -84,6 +92,17 @@ static void drop_capabilities(bool may_mount)
 		left[1] = (struct __user_cap_data_struct){ 0 };
 	}
 	(void)syscall(SYS_capset, &header, left); /* fewer: cannot fail */
+}
+
+/* Whoever only has what everybody has. */
+static int become_nobody(void)
+{
+	if (geteuid() != 0)
+		return 0;
+	if (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 ||
+	    setresuid(NOBODY, NOBODY, NOBODY) < 0)
+		return -errno;
+	return 0;
 }
 
 /* -- Landlock -- */
@@ -138,11 +157,22 @@ static void restrict_files(enum thaw_sandbox kind, int place)
 
 	if (abi < 1)
 		return; /* an older kernel, or switched off */
+	if (abi < 2 && kind == THAW_SANDBOX_RENDERER)
+		return; /* it could not link a file into another directory */
 	fd = (int)syscall(SYS_landlock_create_ruleset, &ruleset, all_rights(abi, &ruleset), 0);
 	if (fd < 0)
 		return;
 	if (kind == THAW_SANDBOX_LISTER || kind == THAW_SANDBOX_CLONER)
 		allow(fd, place, LANDLOCK_ACCESS_FS_READ_DIR);
+	if (kind == THAW_SANDBOX_READER)
+		allow(fd, place, LANDLOCK_ACCESS_FS_READ_DIR | LANDLOCK_ACCESS_FS_READ_FILE);
+	if (kind == THAW_SANDBOX_RENDERER)
+		allow(fd, place, ruleset.fs & ~(uint64_t)LANDLOCK_ACCESS_FS_EXECUTE);
+	if (kind == THAW_SANDBOX_FINDER) {
+		allow_path(fd, "/", LANDLOCK_ACCESS_FS_READ_DIR | LANDLOCK_ACCESS_FS_READ_FILE |
+					    LANDLOCK_ACCESS_FS_EXECUTE);
+		allow_path(fd, "/dev/null", LANDLOCK_ACCESS_FS_WRITE_FILE);
+	}
 	if (kind == THAW_SANDBOX_PUSHER) {
 		allow_path(fd, "/proc", LANDLOCK_ACCESS_FS_READ_FILE);
 		allow_path(fd, "/sys/fs/cgroup", LANDLOCK_ACCESS_FS_READ_FILE);
@@ -228,6 +258,53 @@ static const struct sock_filter lister_filter[] = {
 	RETURN(REFUSE),
 };
 
+static const struct sock_filter reader_filter[] = {
+	PROLOGUE,
+	COMMON,
+	COMMON_OLD
+	ALLOW(openat), ALLOW(newfstatat), ALLOW(getdents64), ALLOW(readlinkat), ALLOW(readahead),
+	ALLOW(lseek), ALLOW(fcntl),
+	RETURN(REFUSE),
+};
+
+static const struct sock_filter renderer_filter[] = {
+	PROLOGUE,
+	COMMON,
+	COMMON_OLD
+	ALLOW(openat), ALLOW(newfstatat), ALLOW(lseek), ALLOW(mkdirat), ALLOW(mknodat),
+	ALLOW(linkat), ALLOW(symlinkat), ALLOW(unlinkat), ALLOW(readlinkat), ALLOW(fchmod),
+	ALLOW(fchmodat), ALLOW(utimensat), ALLOW(ftruncate), ALLOW(pwrite64),
+	RETURN(REFUSE),
+};
+
+/*
+ * It runs interpreters, which call for all sorts of things: so a list of what is not
+ * wanted. Others are for those who have privileges, and it has none.
+ */
+#define FORBID(call)                                          \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_##call, 0, 1), \
+		RETURN(SECCOMP_RET_ERRNO | EPERM)
+
+static const struct sock_filter finder_filter[] = {
+	PROLOGUE,
+#ifdef __x86_64__
+	/* x32 has numbers of its own. */
+	BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1),
+	RETURN(SECCOMP_RET_ERRNO | EPERM),
+#endif
+	FORBID(socket), FORBID(socketpair), FORBID(io_uring_setup), FORBID(unshare), FORBID(setns),
+	FORBID(ptrace), FORBID(process_vm_readv), FORBID(process_vm_writev), FORBID(bpf),
+	FORBID(keyctl), FORBID(add_key), FORBID(request_key), FORBID(userfaultfd),
+	FORBID(perf_event_open),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 0, 1),
+	RETURN(SECCOMP_RET_ERRNO | ENOSYS),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 3),
+	LOAD(ARGUMENT(0)),
+	BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, CLONE_NEWUSER, 0, 1),
+	RETURN(SECCOMP_RET_ERRNO | EPERM),
+	RETURN(SECCOMP_RET_ALLOW),
+};
+
 #define PROGRAM(list) \
 	{ .len = sizeof(list) / sizeof((list)[0]), .filter = (struct sock_filter *)(list) }
 
@@ -238,6 +315,9 @@ static int restrict_calls(enum thaw_sandbox kind)
 		[THAW_SANDBOX_PUSHER] = PROGRAM(pusher_filter),
 		[THAW_SANDBOX_LISTER] = PROGRAM(lister_filter),
 		[THAW_SANDBOX_CLONER] = PROGRAM(lister_filter),
+		[THAW_SANDBOX_READER] = PROGRAM(reader_filter),
+		[THAW_SANDBOX_RENDERER] = PROGRAM(renderer_filter),
+		[THAW_SANDBOX_FINDER] = PROGRAM(finder_filter),
 	};
 
 	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &programs[kind]) == 0)
@@ -260,6 +340,13 @@ int thaw_sandbox_enter(enum thaw_sandbox kind, int place)
 
 	/* What is in memory may be somebody's private packages. */
 	(void)setrlimit(RLIMIT_CORE, &no_core); /* lower: cannot fail */
+	drop_bounding_set();
+	if (kind == THAW_SANDBOX_FINDER) {
+		int r = become_nobody();
+
+		if (r < 0)
+			return r;
+	}
 	drop_capabilities(kind == THAW_SANDBOX_CLONER);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return -errno;

@@ -227,7 +227,7 @@ struct image {
 	unsigned restarts;
 	char failure[256]; /* what is wrong with its workers, for people */
 	bool plain;	   /* no view of it needs a rendered layer */
-	int index_fd;	   /* for jobs that render: thaw_image_share(), or -1 */
+	int index_fd;	   /* for jobs that render: thaw_decode(), or -1 */
 	bool checked;	   /* a job looks whether it lives */
 	uint64_t check_at; /* when to look, since its keeper is not known; 0: it is */
 	bool unknown;	   /* and the log has been told */

@@ -114,6 +114,7 @@ int service_keeper_launch(const struct service_launch *launch, struct thaw_error
 	char scope[96];
 	struct thaw_keeper_launch keeper = {
 		.image_fd = launch->image_fd,
+		.identity = launch->identity,
 		.name = launch->name,
 		.directory = launch->directory,
 		.warm = launch->warm,

@@ -8,6 +8,7 @@
 
 struct service_launch {
 	int image_fd;
+	const uint8_t *identity;     /* of the image */
 	const char *name;	     /* of the image, for people */
 	const char *directory;	     /* to mount on; exists */
 	const char *state_directory; /* of the keeper; made here */

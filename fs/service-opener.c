@@ -33,11 +33,9 @@
 #include "overlay.h"
 #include "scratch.h"
 #include "service-keepers.h"
-#include "thaw/binding.h"
+#include "service-render.h"
 #include "thaw/image.h"
-#include "thaw/layer.h"
 #include "thaw/mount.h"
-#include "thaw/relocation.h"
 #include "util/cleanup.h"
 
 struct opener {
@@ -59,8 +57,7 @@ struct opener {
 	char *images[1 + THAW_LAYERS_MAX];   /* where they are mounted */
 	char *rendered[1 + THAW_LAYERS_MAX]; /* relocated files of each, or NULL */
 	bool plain[1 + THAW_LAYERS_MAX];
-	bool known[1 + THAW_LAYERS_MAX]; /* its index has been opened by an earlier job, */
-	int index_fds[1 + THAW_LAYERS_MAX]; /* which is this */
+	int index_fds[1 + THAW_LAYERS_MAX]; /* decoded by an earlier job, or this; or -1 */
 	int heard; /* with the last message, or -1 */
 };
 
@@ -295,6 +292,7 @@ static int launch(struct opener *opener, unsigned number, const char *state_dire
 	const char *directory = opener->images[number];
 	struct service_launch options = {
 		.image_fd = opener->request->image_fds[number],
+		.identity = opener->identities[number],
 		.name = lease->images[number].name,
 		.directory = directory,
 		.state_directory = state_directory,
@@ -342,7 +340,6 @@ static int want(struct opener *opener, unsigned number)
 		return thaw_oom(&opener->err);
 	if (opener->message.kind == JOB_READY) {
 		opener->plain[number] = opener->message.made;
-		opener->known[number] = opener->heard >= 0;
 		opener->index_fds[number] = steal_fd(&opener->heard);
 		return 0;
 	}
@@ -357,36 +354,27 @@ static int want(struct opener *opener, unsigned number)
 	return r;
 }
 
-/* Rendering reads each file once. */
-#define RENDER_CACHE (8u << 20)
-
-/* As the service was left it by an earlier job, or from the file. */
-static int open_index(struct opener *opener, unsigned number, struct thaw_image **ret_image)
+/*
+ * As an earlier job has left it with the service, or else decoded now. It is a help for
+ * later jobs: where it cannot be given, they decode it themselves.
+ */
+static int learn_facts(struct opener *opener, struct service_image *image, unsigned number,
+		       struct thaw_facts *facts)
 {
-	struct thaw_source *source;
 	int r;
 
-	r = thaw_source_from_fd(opener->request->image_fds[number], &opener->err,
-				&source);
+	if (image->index_fd >= 0)
+		return thaw_decoded_facts(image->index_fd, &opener->err, facts);
+	r = service_decode(image, &opener->err, &image->index_fd, facts);
 	if (r < 0)
 		return r;
-	return opener->known[number]
-		       ? thaw_image_open_shared(source, opener->index_fds[number],
-						&opener->err, ret_image)
-		       : thaw_image_open(source, &opener->err, ret_image);
-}
-
-/* A help for later jobs: where it cannot be given, they open the index themselves. */
-static void leave_index(struct opener *opener, unsigned number,
-			const struct thaw_image *image)
-{
-	_cleanup_(closep) int fd = -1;
-
-	if (opener->known[number] || thaw_image_share(image, NULL, &fd) < 0)
-		return;
-	opener->message.kind = JOB_INDEX;
-	opener->message.number = number;
-	(void)!job_send(opener->socket, &opener->message, fd);
+	opener->index_fds[number] = image->index_fd;
+	if (facts->relocated || facts->bound) {
+		opener->message.kind = JOB_INDEX;
+		opener->message.number = number;
+		(void)!job_send(opener->socket, &opener->message, image->index_fd);
+	}
+	return 0;
 }
 
 /*
@@ -396,10 +384,9 @@ static void leave_index(struct opener *opener, unsigned number,
  */
 #define SMALL_LAYER (1u << 20)
 
-static const char *choose_store(const struct service *service,
-				const struct thaw_image *image)
+static const char *choose_store(const struct service *service, uint64_t size)
 {
-	return thaw_layer_size(image) <= SMALL_LAYER ? service->small_layers_directory
+	return size <= SMALL_LAYER ? service->small_layers_directory
 						     : service->layers_directory;
 }
 
@@ -418,9 +405,12 @@ bool opener_is_layer(const struct service *service, const char *path)
 
 static int render(struct opener *opener, unsigned number)
 {
-	_cleanup_(thaw_image_freep) struct thaw_image *image = NULL;
-	_cleanup_(thaw_reader_freep) struct thaw_reader *reader = NULL;
 	_cleanup_(freep) char *interpreter = NULL;
+	static struct thaw_facts facts; /* of this process alone; large */
+	struct service_image image = {
+		.fd = opener->request->image_fds[number],
+		.index_fd = opener->index_fds[number],
+	};
 	struct thaw_layer_options options = {
 		.prefix = opener->directory,
 		.uid = opener->lease->writable ? opener->lease->uid : 0,
@@ -430,23 +420,20 @@ static int render(struct opener *opener, unsigned number)
 
 	if (opener->plain[number])
 		return 0;
-	r = open_index(opener, number, &image);
-	/* An interpreter that everybody may run: a view is seen by others than its owner. */
+	memcpy(image.identity, opener->identities[number], THAW_DIGEST_SIZE);
+	memcpy(image.index_digest, opener->index_digests[number], THAW_DIGEST_SIZE);
+	r = learn_facts(opener, &image, number, &facts);
 	if (r == 0)
-		r = thaw_binding_find_for(image, NULL, THAW_BINDING_SHARED, &opener->err,
-					  &interpreter);
+		r = service_find_interpreter(&facts, &opener->err, &interpreter);
 	if (r < 0)
 		return r;
-	opener->plain[number] = !interpreter && thaw_image_relocated_count(image) == 0;
+	image.index_size = facts.size;
+	opener->plain[number] = !interpreter && !facts.relocated;
 	if (opener->plain[number])
 		return 0;
-	if (thaw_reader_new(image, RENDER_CACHE, &reader) < 0)
-		return thaw_oom(&opener->err);
-	leave_index(opener, number, image);
 	options.interpreter = interpreter;
-	options.store = choose_store(opener->job->service, image);
-	return thaw_layer_render(image, reader, &options, &opener->err,
-				 &opener->rendered[number]);
+	options.store = choose_store(opener->job->service, facts.layer_size);
+	return service_render(&image, &options, &opener->err, &opener->rendered[number]);
 }
 
 /* -- the view -- */
@@ -557,6 +544,7 @@ static int start(struct opener *opener, struct job *job, int socket)
 	opener->directory_fd = -1;
 	opener->scratch_lock = -1;
 	opener->heard = -1;
+	memset(opener->index_fds, -1, sizeof(opener->index_fds)); /* each byte of -1 */
 	(void)umask(022); /* whoever started the service */
 	return 0;
 }

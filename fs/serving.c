@@ -12,9 +12,9 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "decoder.h"
 #include "log.h"
 #include "session.h"
-#include "thaw/learned.h"
 #include "util/cleanup.h"
 #include "worker.h"
 
@@ -63,18 +63,21 @@ static int watch_source(struct thaw_source *inner, struct thaw_error *err,
 	return 0;
 }
 
-/* Takes source. */
-static int open_image(struct thaw_serving *serving, struct thaw_source *source, const char *name,
-		      const char *warm, struct thaw_error *err)
+static void note_warm(struct thaw_serving *serving, unsigned sets, uint64_t pages)
 {
-	int r;
+	serving->warm_sets = sets;
+	serving->warm_pages = pages;
+}
 
-	r = watch_source(source, err, &source);
-	if (r == 0)
-		r = thaw_image_open(source, err, &serving->image);
-	if (r == 0)
-		r = thaw_warm_pages_init(&serving->warm, serving->image, name, warm, err);
-	return r;
+static void begin(struct thaw_serving *serving, const char *name)
+{
+	*serving = (struct thaw_serving){
+		.index_fd = -1,
+		.image_fd = -1,
+		.name = name,
+		.uid = getuid(),
+		.gid = getgid(),
+	};
 }
 
 int thaw_serving_init(struct thaw_serving *serving, const char *image, const char *warm,
@@ -83,20 +86,68 @@ int thaw_serving_init(struct thaw_serving *serving, const char *image, const cha
 	struct thaw_source *source;
 	int r;
 
-	*serving = (struct thaw_serving){ .name = image, .uid = getuid(), .gid = getgid() };
+	begin(serving, image);
 	r = thaw_source_open(image, err, &source);
-	return r < 0 ? r : open_image(serving, source, image, warm, err);
+	if (r == 0)
+		r = watch_source(source, err, &source);
+	if (r == 0)
+		r = thaw_image_open(source, err, &serving->image);
+	if (r == 0)
+		r = thaw_warm_pages_init(&serving->warm, serving->image, image, warm, err);
+	if (r < 0)
+		return r;
+	serving->image_fd = thaw_image_fd(serving->image);
+	memcpy(serving->identity, thaw_image_info(serving->image)->identity, THAW_DIGEST_SIZE);
+	note_warm(serving, serving->warm.count, serving->warm.pages);
+	return 0;
 }
 
-int thaw_serving_init_fd(struct thaw_serving *serving, int fd, const char *name,
-			 const char *warm, struct thaw_error *err)
+int thaw_serving_init_given(struct thaw_serving *serving, const struct thaw_serving_given *given,
+			    struct thaw_error *err)
 {
+	struct thaw_decoding decoding = {
+		.identity = given->identity,
+		.name = given->name,
+		.warm = given->warm,
+		.learned_fd = given->learned_fd,
+		.log = true,
+		.foreground = given->foreground,
+	};
 	struct thaw_source *source;
+	struct thaw_facts facts;
 	int r;
 
-	*serving = (struct thaw_serving){ .name = name, .uid = getuid(), .gid = getgid() };
-	r = thaw_source_from_fd(fd, err, &source);
-	return r < 0 ? r : open_image(serving, source, name, warm, err);
+	begin(serving, given->name);
+	r = thaw_source_from_fd(given->fd, err, &source);
+	if (r == 0)
+		r = watch_source(source, err, &serving->source);
+	if (r < 0)
+		return r;
+	decoding.source = serving->source;
+	r = thaw_decode(&decoding, err, &serving->index_fd, &facts);
+	if (r < 0)
+		return r;
+	serving->index_size = facts.size;
+	serving->image_fd = serving->source->fd;
+	memcpy(serving->identity, given->identity, THAW_DIGEST_SIZE);
+	note_warm(serving, facts.warm_sets, facts.warm_pages);
+	serving->learnable = facts.learnable;
+	serving->learned = facts.learned;
+	if (facts.learning_failed[0])
+		thaw_log(LOG_WARNING, "%s: what was learned is not used: %s", given->name,
+			 facts.learning_failed);
+	return 0;
+}
+
+int thaw_serving_open(struct thaw_serving *serving, struct thaw_error *err)
+{
+	struct thaw_source *source = serving->source;
+
+	if (serving->image)
+		return 0;
+	serving->source = NULL; /* taken, whatever comes */
+	return thaw_decoded_open(serving->index_fd, serving->index_size, source, err,
+				 &serving->image, &serving->warm);
 }
 
 int thaw_serving_share(struct thaw_serving *serving, const char *path, struct thaw_error *err)
@@ -111,66 +162,12 @@ int thaw_serving_share(struct thaw_serving *serving, const char *path, struct th
 	return r;
 }
 
-static bool has_warm_set(const struct thaw_image *image)
-{
-	for (unsigned i = 0; i < thaw_image_part_count(image); i++) {
-		struct thaw_part_info part;
-
-		thaw_image_part(image, i, &part);
-		if (part.type == THAW_PART_WARM)
-			return true;
-	}
-	return false;
-}
-
-/* 0 when it is in use now. */
-static int use_learned(struct thaw_serving *serving, const char *directory,
-		       struct thaw_error *err)
-{
-	struct thaw_learned learned = { 0 };
-	uint8_t digest[THAW_DIGEST_SIZE];
-	_cleanup_(closep) int fd = -1;
-	char path[PATH_MAX];
-	struct thaw_warm *set;
-	int r;
-
-	if (snprintf(path, sizeof(path), "%s/%s", directory, THAW_LEARNED_BEFORE) >=
-	    (int)sizeof(path))
-		return THAW_NOT_FOUND;
-	fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return THAW_NOT_FOUND;
-	r = thaw_learned_load(fd, err, digest, &learned);
-	if (r < 0)
-		return r;
-	/* Of another image, it would do no harm, and no good. */
-	if (memcmp(digest, thaw_image_info(serving->image)->index_digest, sizeof(digest)))
-		r = THAW_NOT_FOUND;
-	if (r == 0)
-		r = thaw_warm_from_learned(serving->image, &learned, err, &set);
-	thaw_learned_deinit(&learned);
-	if (r == 0 && thaw_warm_pages_add(&serving->warm, set) < 0)
-		r = thaw_oom(err);
-	return r;
-}
-
 void thaw_serving_learn(struct thaw_serving *serving, struct thaw_learning *learning,
 			const char *directory)
 {
-	struct thaw_error err = { 0 };
-	int r;
-
-	if (has_warm_set(serving->image))
+	if (!serving->learnable || serving->learned)
 		return;
-	r = use_learned(serving, directory, &err);
-	if (r < 0)
-		thaw_log(LOG_WARNING, "%s: what was learned is not used: %s",
-			 serving->name, err.text);
-	serving->learned = r == 0;
-	if (r == 0)
-		return;
-	thaw_learning_begin(learning, serving->image, serving->counters, directory,
-			    thaw_timeline_now() / 1000);
+	thaw_learning_begin(learning, serving, directory, thaw_timeline_now() / 1000);
 	serving->learning = learning;
 }
 
@@ -178,8 +175,10 @@ void thaw_serving_deinit(struct thaw_serving *serving)
 {
 	thaw_warm_pages_deinit(&serving->warm);
 	thaw_image_free(serving->image);
+	thaw_source_free(serving->source);
+	closep(&serving->index_fd);
 	thaw_state_free(serving->state);
-	*serving = (struct thaw_serving){ 0 };
+	*serving = (struct thaw_serving){ .index_fd = -1 };
 }
 
 /* -- the worker -- */
@@ -200,14 +199,30 @@ static void note_decoding(void *userdata, const struct thaw_frame *frame, bool d
 		began = thaw_timeline_now();
 }
 
+/* In the sandbox. */
+static int open_worker(struct thaw_worker *worker)
+{
+	struct thaw_serving *serving = worker->serving;
+	int r = thaw_serving_open(serving, NULL);
+
+	if (r == 0)
+		r = thaw_worker_open(worker, serving->image, serving->cache_bytes);
+	if (r < 0)
+		return r;
+	if (serving->timeline)
+		thaw_reader_observe(worker->reader, note_decoding, serving->timeline);
+	worker->warm = serving->warm_sets ? &serving->warm : NULL;
+	return 0;
+}
+
 int thaw_serving_work(struct thaw_serving *serving, int fuse_fd, int life, bool quiet)
 {
 	struct thaw_worker worker;
 	int r;
 
-	r = thaw_worker_init(&worker, serving->image, serving->name, serving->cache_bytes);
-	if (r < 0)
-		return r;
+	thaw_worker_init(&worker, serving->name);
+	worker.serving = serving;
+	worker.open = open_worker;
 	worker.uid = serving->uid;
 	worker.gid = serving->gid;
 	worker.state = serving->state;
@@ -218,11 +233,8 @@ int thaw_serving_work(struct thaw_serving *serving, int fuse_fd, int life, bool 
 		       : serving->learning ? serving->learning->trace
 					   : NULL;
 	worker.timeline = serving->timeline;
-	if (serving->timeline)
-		thaw_reader_observe(worker.reader, note_decoding, serving->timeline);
 	worker.lookahead = serving->lookahead;
 	worker.no_readahead = serving->no_readahead;
-	worker.warm = serving->warm.count ? &serving->warm : NULL;
 	worker.quiet = quiet;
 	r = thaw_session_run(&worker, fuse_fd, thaw_session_threads(serving->threads));
 	thaw_worker_deinit(&worker);

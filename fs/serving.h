@@ -16,9 +16,22 @@
 struct thaw_lookahead;
 
 struct thaw_serving {
+	/*
+	 * Open from the beginning where whoever serves has opened the image himself. Else NULL:
+	 * then confined processes open it by what a decoder left (decoder.h), see
+	 * thaw_serving_open().
+	 */
 	struct thaw_image *image;
+	struct thaw_warm_pages warm; /* likewise */
+	struct thaw_source *source; /* of the image to be; owned */
+	int index_fd;		    /* the decoder's; owned; -1: none */
+	uint64_t index_size;	    /* bytes of it */
+	int image_fd;		    /* of the image or source */
+	uint8_t identity[THAW_DIGEST_SIZE];
+	unsigned warm_sets; /* in use; what sets it to 0 switches warming off */
+	uint64_t warm_pages;
+	bool learnable; /* the image has no warm set at all */
 	const char *name; /* of the image, for the log; borrowed */
-	struct thaw_warm_pages warm;
 	struct thaw_state *state; /* shared with keeper and worker; NULL before it is needed */
 	struct thaw_counters *counters; /* of the state, or NULL */
 	struct thaw_trace *trace; /* borrowed; set it to record */
@@ -37,15 +50,32 @@ struct thaw_serving {
 /* Open the image and the warm sets of choice (as for thaw_warm_pages_init()). */
 _must_check_ int thaw_serving_init(struct thaw_serving *serving, const char *image,
 				   const char *warm, struct thaw_error *err);
-/* The same for a descriptor, borrowed; name is for the log. */
-_must_check_ int thaw_serving_init_fd(struct thaw_serving *serving, int fd, const char *name,
-				      const char *warm, struct thaw_error *err);
+/*
+ * The same for a descriptor, borrowed, of somebody else's image, which must have that
+ * identity: it is decoded by a confined process, and this one never looks into it. name is
+ * for the log, which foreground is as for thaw_log_open(); learned_fd: what was learned
+ * before, or -1.
+ */
+struct thaw_serving_given {
+	int fd, learned_fd;
+	const uint8_t *identity;
+	const char *name, *warm;
+	bool foreground;
+};
+_must_check_ int thaw_serving_init_given(struct thaw_serving *serving,
+					 const struct thaw_serving_given *given,
+					 struct thaw_error *err);
+/*
+ * In a confined process, before the image or its warm sets are used: open them, unless they
+ * are. Errors are those of thaw_decoded_open().
+ */
+_must_check_ int thaw_serving_open(struct thaw_serving *serving, struct thaw_error *err);
 /* Make the state (path: see thaw_state_new()), unless there is one; threads must be set. */
 _must_check_ int thaw_serving_share(struct thaw_serving *serving, const char *path,
 				    struct thaw_error *err);
 /*
- * For an image without warm sets: use what was learned before, a file in directory; or
- * else learn, with learning (borrowed). Must be shared.
+ * For an image without warm sets, of which nothing is in use that was learned before: learn,
+ * with learning (borrowed), into a file in directory. Must be shared.
  */
 void thaw_serving_learn(struct thaw_serving *serving, struct thaw_learning *learning,
 			const char *directory);

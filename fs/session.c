@@ -294,6 +294,8 @@ static int serve(struct thaw_worker *worker, struct fuse_session *session, unsig
 	thaw_slots_populate(worker->state);
 	r = thaw_sandbox_enter(THAW_SANDBOX_WORKER, -1);
 	if (r == 0)
+		r = worker->open(worker);
+	if (r == 0)
 		r = replay(session, worker);
 	if (r == 0) {
 		atomic_store(&worker->state->common->ready, 1);

@@ -8,6 +8,7 @@
 #include <syslog.h>
 
 #include "log.h"
+#include "util/write-all.h"
 
 static int compare_runs(const void *a, const void *b)
 {
@@ -106,11 +107,68 @@ int thaw_warm_pages_add(struct thaw_warm_pages *warm, struct thaw_warm *set)
 	return -ENOMEM;
 }
 
+/* What is written: this, the sets, the runs. */
+struct shared {
+	uint64_t pages;
+	uint32_t count, run_count;
+};
+
+int thaw_warm_pages_share(const struct thaw_warm_pages *warm, int fd, struct thaw_error *err)
+{
+	const struct shared shared = { warm->pages, warm->count, warm->run_count };
+	int r = write_padded(fd, &shared, sizeof(shared));
+
+	if (r < 0)
+		return thaw_io(err, r, "the warm sets cannot be shared");
+	for (unsigned i = 0; r == 0 && i < warm->count; i++)
+		r = thaw_warm_share(warm->sets[i], fd, err);
+	if (r < 0)
+		return r;
+	r = write_padded(fd, warm->runs, warm->run_count * sizeof(*warm->runs));
+	return r < 0 ? thaw_io(err, r, "the warm sets cannot be shared") : 0;
+}
+
+int thaw_warm_pages_open_shared(struct thaw_warm_pages *warm, const struct thaw_image *image,
+				const void *data, size_t size, struct thaw_error *err)
+{
+	struct thaw_warm_pages pages = { .borrowed = true };
+	const uint8_t *at = data, *end = at + size;
+	struct shared shared;
+	size_t used;
+	int r = 0;
+
+	if (size < padded(sizeof(shared)))
+		return thaw_damaged(err, "the shared warm sets are none");
+	memcpy(&shared, at, sizeof(shared));
+	at += padded(sizeof(shared));
+	for (; r == 0 && pages.count < shared.count && pages.count < THAW_PARTS_MAX; at += used) {
+		used = 0;
+		r = thaw_warm_open_shared(image, at, (size_t)(end - at), err,
+					  &pages.sets[pages.count], &used);
+		if (r == 0) {
+			thaw_warm_info(pages.sets[pages.count], &pages.infos[pages.count]);
+			pages.count++;
+		}
+	}
+	if (r == 0 && (size_t)(end - at) < shared.run_count * sizeof(*pages.runs))
+		r = thaw_damaged(err, "the shared warm sets are none");
+	if (r < 0) {
+		thaw_warm_pages_deinit(&pages);
+		return r;
+	}
+	pages.pages = shared.pages;
+	pages.runs = (struct thaw_warm_run *)at; /* not written to */
+	pages.run_count = shared.run_count;
+	*warm = pages;
+	return 0;
+}
+
 void thaw_warm_pages_deinit(struct thaw_warm_pages *warm)
 {
 	for (unsigned i = 0; i < warm->count; i++)
 		thaw_warm_free(warm->sets[i]);
-	free(warm->runs);
+	if (!warm->borrowed)
+		free(warm->runs);
 	*warm = (struct thaw_warm_pages){ 0 };
 }
 

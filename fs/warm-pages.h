@@ -17,6 +17,7 @@ struct thaw_warm_pages {
 		uint32_t ino, first, count, op;
 	} *runs;
 	uint32_t run_count;
+	bool borrowed; /* runs are somebody else's memory */
 };
 
 /*
@@ -29,6 +30,12 @@ _must_check_ int thaw_warm_pages_init(struct thaw_warm_pages *warm, const struct
 				      struct thaw_error *err);
 /* One more set, taken: that of a learned trace. -ENOMEM leaves all as it was, and frees it. */
 _must_check_ int thaw_warm_pages_add(struct thaw_warm_pages *warm, struct thaw_warm *set);
+/* For other processes: see thaw_warm_share(). */
+_must_check_ int thaw_warm_pages_share(const struct thaw_warm_pages *warm, int fd,
+				       struct thaw_error *err);
+_must_check_ int thaw_warm_pages_open_shared(struct thaw_warm_pages *warm,
+					     const struct thaw_image *image, const void *data,
+					     size_t size, struct thaw_error *err);
 void thaw_warm_pages_deinit(struct thaw_warm_pages *warm);
 
 /* A read that reached the worker: count the pages of it that belong to a set. */

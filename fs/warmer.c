@@ -22,6 +22,7 @@
 
 #include "memory-pressure.h"
 #include "sandbox.h"
+#include "serving.h"
 #include "session.h"
 #include "util/cleanup.h"
 
@@ -61,7 +62,7 @@ static int base_of(struct lister *lister, uint32_t ino)
 		used = (size_t)snprintf(lister->path, sizeof(lister->path), "%s/", warmer->root_path);
 	if (used >= sizeof(lister->path))
 		used = 0; /* realpath() gave it: shorter */
-	thaw_image_path(warmer->image, ino, lister->path + used, sizeof(lister->path) - used);
+	thaw_image_path(warmer->serving->image, ino, lister->path + used, sizeof(lister->path) - used);
 	return warmer->root_fd >= 0 ? warmer->root_fd : AT_FDCWD;
 }
 
@@ -146,14 +147,15 @@ static void __attribute__((noreturn)) run_lister(const struct thaw_warmer *warme
 	lister->open_fd = -1;
 	place = warmer->root_fd >= 0 ? warmer->root_fd :
 				       open(warmer->root_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (thaw_sandbox_enter(THAW_SANDBOX_LISTER, place) < 0)
+	if (thaw_sandbox_enter(THAW_SANDBOX_LISTER, place) < 0 ||
+	    thaw_serving_open(warmer->serving, NULL) < 0)
 		_exit(1);
 	if (warmer->timeline)
 		thaw_timeline_set_warmer(warmer->timeline, (uint32_t)getpid());
-	for (unsigned i = 0; i < warmer->warm->count; i++) {
-		uint32_t ops = warmer->warm->infos[i].ops;
+	for (unsigned i = 0; i < warmer->serving->warm.count; i++) {
+		uint32_t ops = warmer->serving->warm.infos[i].ops;
 
-		list_set(lister, warmer->warm->sets[i], ops, base, progress);
+		list_set(lister, warmer->serving->warm.sets[i], ops, base, progress);
 		base += ops;
 	}
 	_exit(0);
@@ -293,7 +295,8 @@ static int start_lister(struct pusher *pusher)
 		return -errno;
 	pid = fork();
 	if (pid == 0) {
-		const int keep[] = { pusher->warmer->root_fd, fds[1] };
+		const int keep[] = { pusher->warmer->root_fd, fds[1],
+				     pusher->warmer->serving->index_fd };
 
 		/* Nobody may hold both: see warmer.h. */
 		thaw_sandbox_close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
@@ -311,7 +314,7 @@ static int start_lister(struct pusher *pusher)
 
 static int push_all(struct pusher *pusher)
 {
-	const struct thaw_warm_pages *warm = pusher->warmer->warm;
+	const struct thaw_warm_pages *warm = &pusher->warmer->serving->warm;
 	uint32_t base = 0;
 
 	for (unsigned i = 0; i < warm->count; i++) {
@@ -344,7 +347,8 @@ static int clone_device(int fuse_fd)
 
 static void __attribute__((noreturn)) run_pusher(const struct thaw_warmer *warmer)
 {
-	const int keep[] = { warmer->fuse_fd, warmer->root_fd, thaw_image_fd(warmer->image) };
+	const int keep[] = { warmer->fuse_fd, warmer->root_fd, warmer->serving->image_fd,
+			     warmer->serving->index_fd };
 	struct pusher pusher = { .warmer = warmer };
 	int r;
 
@@ -357,6 +361,8 @@ static void __attribute__((noreturn)) run_pusher(const struct thaw_warmer *warme
 	if (r == 0)
 		r = thaw_sandbox_enter(THAW_SANDBOX_PUSHER, -1);
 	if (r == 0)
+		r = thaw_serving_open(warmer->serving, NULL);
+	if (r == 0)
 		r = push_all(&pusher);
 	atomic_store(&warmer->counters->warm_state, r < 0 ? THAW_WARM_STOPPED : THAW_WARM_FINISHED);
 	_exit(0);
@@ -366,7 +372,7 @@ int thaw_warmer_start(struct thaw_warmer *warmer)
 {
 	pid_t parent = getpid(), pid;
 
-	atomic_store(&warmer->counters->warm_pages_total, warmer->warm->pages);
+	atomic_store(&warmer->counters->warm_pages_total, warmer->serving->warm_pages);
 	atomic_store(&warmer->counters->warm_state, THAW_WARM_RUNNING);
 	pid = fork();
 	if (pid == 0) {

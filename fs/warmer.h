@@ -33,9 +33,10 @@
 #include "thaw/timeline.h"
 #include "warm-pages.h"
 
+struct thaw_serving;
+
 struct thaw_warmer {
-	const struct thaw_image *image;
-	const struct thaw_warm_pages *warm; /* with at least one set */
+	struct thaw_serving *serving; /* with at least one warm set */
 	struct thaw_counters *counters;
 	struct thaw_timeline *timeline; /* when recording; else NULL */
 	int fuse_fd;

@@ -416,25 +416,25 @@ const struct fuse_lowlevel_ops thaw_worker_ops = {
 	.ioctl = worker_ioctl,
 };
 
-int thaw_worker_init(struct thaw_worker *worker, const struct thaw_image *image, const char *name,
-		     uint64_t cache_bytes)
+void thaw_worker_init(struct thaw_worker *worker, const char *name)
 {
 	struct timespec now;
 
 	(void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail */
 	*worker = (struct thaw_worker){
 		.began = (uint64_t)now.tv_sec,
-		.image = image,
 		.name = name,
 		.uid = getuid(),
 		.gid = getgid(),
 	};
+}
+
+int thaw_worker_open(struct thaw_worker *worker, const struct thaw_image *image,
+		     uint64_t cache_bytes)
+{
+	worker->image = image;
 	worker->reported = calloc(thaw_image_info(image)->frames / 8 + 1, 1);
-	if (!worker->reported || thaw_reader_new(image, cache_bytes, &worker->reader) < 0) {
-		thaw_worker_deinit(worker);
-		return -ENOMEM;
-	}
-	return 0;
+	return worker->reported ? thaw_reader_new(image, cache_bytes, &worker->reader) : -ENOMEM;
 }
 
 void thaw_worker_deinit(struct thaw_worker *worker)

@@ -14,7 +14,12 @@
 #include "thaw/image.h"
 #include "thaw/reader.h"
 
+struct thaw_serving;
+
 struct thaw_worker {
+	/* Called once the sandbox is entered, before anything is served; opens the rest. */
+	int (*open)(struct thaw_worker *worker);
+	struct thaw_serving *serving; /* for that */
 	const struct thaw_image *image;
 	struct thaw_reader *reader;
 	const char *name; /* of the image, for the log */
@@ -37,11 +42,13 @@ struct thaw_worker {
 };
 
 /*
- * The image and name are borrowed. cache_bytes as for thaw_reader_new(). What
- * follows "name" above is for the caller to set afterwards; state and counters must be.
+ * name is borrowed. What follows it above, and open, is for the caller to set afterwards;
+ * state and counters must be.
  */
-_must_check_ int thaw_worker_init(struct thaw_worker *worker, const struct thaw_image *image,
-				  const char *name, uint64_t cache_bytes);
+void thaw_worker_init(struct thaw_worker *worker, const char *name);
+/* From open(): serve this image (borrowed). cache_bytes as for thaw_reader_new(). -ENOMEM. */
+_must_check_ int thaw_worker_open(struct thaw_worker *worker, const struct thaw_image *image,
+				  uint64_t cache_bytes);
 void thaw_worker_deinit(struct thaw_worker *worker);
 
 /* For fuse_session_new(), with the worker as userdata. */

@@ -9,8 +9,8 @@ struct thaw_image {
 	struct thaw_image_info info;
 	unsigned part_count;
 	struct thaw_part_info parts[THAW_PARTS_MAX];
-	void *mapped; /* NULL, or where a shared index is mapped: raw lies in it */
-	size_t mapped_size;
+	const uint8_t *expected; /* while it is opened: the identity that it must have, or NULL */
+	bool borrowed; /* raw is somebody else's memory */
 	uint8_t *raw; /* the decompressed index; what follows points into it */
 	const uint8_t *inodes;
 	const char *strings;

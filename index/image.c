@@ -8,7 +8,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <zstd.h>
 
 #include "digest.h"
@@ -155,6 +154,8 @@ int thaw_image_read_table(struct thaw_image *image, struct thaw_error *err)
 	if (memcmp(sum, footer + THAW_FOOTER_OFF_IDENTITY, sizeof(sum)) != 0 ||
 	    !skippable_header_ok(buf, table_size))
 		return thaw_damaged(err, "damaged: parts table");
+	if (image->expected && memcmp(sum, image->expected, sizeof(sum)) != 0)
+		return thaw_damaged(err, "was replaced by another image while it was opened");
 	memcpy(image->info.identity, sum, sizeof(sum));
 
 	image->part_count = get_le32(table + THAW_TABLE_OFF_COUNT);
@@ -221,8 +222,8 @@ static int read_index(struct thaw_image *image, struct thaw_error *err)
 	return 0;
 }
 
-int thaw_image_open(struct thaw_source *source, struct thaw_error *err,
-		    struct thaw_image **ret_image)
+int thaw_image_open_known(struct thaw_source *source, const uint8_t identity[THAW_DIGEST_SIZE],
+			  struct thaw_error *err, struct thaw_image **ret_image)
 {
 	_cleanup_(thaw_image_freep) struct thaw_image *image = calloc(1, sizeof(*image));
 	int r;
@@ -232,7 +233,9 @@ int thaw_image_open(struct thaw_source *source, struct thaw_error *err,
 		return thaw_oom(err);
 	}
 	image->source = source;
+	image->expected = identity;
 	r = thaw_image_read_table(image, err);
+	image->expected = NULL;
 	if (r == 0)
 		r = read_index(image, err);
 	if (r == 0)
@@ -243,13 +246,17 @@ int thaw_image_open(struct thaw_source *source, struct thaw_error *err,
 	return 0;
 }
 
+int thaw_image_open(struct thaw_source *source, struct thaw_error *err,
+		    struct thaw_image **ret_image)
+{
+	return thaw_image_open_known(source, NULL, err, ret_image);
+}
+
 struct thaw_image *thaw_image_free(struct thaw_image *image)
 {
 	if (image) {
 		thaw_source_free(image->source);
-		if (image->mapped)
-			(void)munmap(image->mapped, image->mapped_size); /* as it was mapped */
-		else
+		if (!image->borrowed)
 			free(image->raw);
 		free(image);
 	}

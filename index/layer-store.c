@@ -252,7 +252,9 @@ static int put_entry(struct manifest *manifest, int directory, const char *name,
 	char text[128], kind = kind_of(st);
 	int r;
 
-	if (kind == '?' || st->st_uid != manifest->owner)
+	/* Who wrote it may be taken over by an image, and is not believed. */
+	if (kind == '?' || st->st_uid != manifest->owner ||
+	    (kind == 'f' && (st->st_mode & 07000)))
 		return thaw_refused(manifest->err,
 				    "%s: is not what thaw puts into a layer, or not ours",
 				    manifest->path);

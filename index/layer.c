@@ -33,10 +33,11 @@
 #define PATH_IN_LAYER_MAX (THAW_PATH_MAX - 128u)
 
 struct layer {
-	const struct thaw_image *image;
-	struct thaw_reader *reader;
 	const struct thaw_layer_options *options;
-	struct thaw_layer_plan plan;
+	const uint8_t *index_digest;
+	thaw_layer_fill_fn *fill;
+	void *userdata;
+	char *prefix;
 	int store;
 	int lock;
 	char key[THAW_DIGEST_HEX];
@@ -48,7 +49,11 @@ struct layer {
 /* -- the tree -- */
 
 struct tree {
-	struct layer *layer;
+	const struct thaw_image *image;
+	struct thaw_reader *reader;
+	const struct thaw_layer_options *options;
+	struct thaw_layer_plan plan;
+	struct thaw_error *err;
 	int fd;
 	struct thaw_renderer *renderer;
 	uint8_t *made; /* by record: this directory has been made */
@@ -58,15 +63,15 @@ struct tree {
 
 static int fail_at(struct tree *tree, const char *what)
 {
-	return thaw_io(tree->layer->err, -errno, "%s: cannot be %s in its layer",
+	return thaw_io(tree->err, -errno, "%s: cannot be %s in its layer",
 		       tree->path, what);
 }
 
 static int set_path(struct tree *tree, uint32_t record)
 {
-	thaw_image_path(tree->layer->image, record, tree->path, sizeof(tree->path));
+	thaw_image_path(tree->image, record, tree->path, sizeof(tree->path));
 	if (strlen(tree->path) > PATH_IN_LAYER_MAX)
-		return thaw_limit(tree->layer->err,
+		return thaw_limit(tree->err,
 				  "a path in the image is longer than %u bytes",
 				  PATH_IN_LAYER_MAX);
 	return 0;
@@ -75,7 +80,7 @@ static int set_path(struct tree *tree, uint32_t record)
 /* A directory and those above it; set_path() has been called for something in it. */
 static int make_directories(struct tree *tree, uint32_t directory)
 {
-	const struct thaw_image *image = tree->layer->image;
+	const struct thaw_image *image = tree->image;
 	int r;
 
 	if (tree->made[directory])
@@ -100,21 +105,21 @@ static void times_of(const uint8_t *record, struct timespec times[2])
 
 static int make_file(struct tree *tree, uint32_t record, bool empty)
 {
-	const uint8_t *inode = inode_record(tree->layer->image, record);
+	const uint8_t *inode = inode_record(tree->image, record);
 	_cleanup_(closep) int fd = -1;
 	struct timespec times[2];
 	int r;
 
 	if (inode[THAW_INODE_OFF_TYPE] == THAW_HARDLINK)
-		inode = inode_record(tree->layer->image,
+		inode = inode_record(tree->image,
 				     (uint32_t)get_le64(inode + THAW_INODE_OFF_DATA));
 	fd = openat(tree->fd, tree->path,
 		    O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return fail_at(tree, "made");
 	if (!empty) {
-		r = thaw_layer_write(&tree->layer->plan, tree->renderer, record, fd,
-				     tree->layer->err);
+		r = thaw_layer_write(&tree->plan, tree->renderer, record, fd,
+				     tree->err);
 		if (r < 0)
 			return r;
 	}
@@ -146,11 +151,11 @@ static int make_link(struct tree *tree, uint32_t record)
 {
 	_cleanup_(freep) char *target = malloc(THAW_PATH_MAX + 2);
 	uint64_t file =
-		get_le64(inode_record(tree->layer->image, record) + THAW_INODE_OFF_DATA);
+		get_le64(inode_record(tree->image, record) + THAW_INODE_OFF_DATA);
 	int r;
 
 	if (!target)
-		return thaw_oom(tree->layer->err);
+		return thaw_oom(tree->err);
 	r = set_path(tree, (uint32_t)file);
 	if (r < 0)
 		return r;
@@ -165,9 +170,9 @@ static int make_link(struct tree *tree, uint32_t record)
 
 static int make_entry(struct tree *tree, uint32_t record, bool links)
 {
-	const uint8_t *inode = inode_record(tree->layer->image, record);
+	const uint8_t *inode = inode_record(tree->image, record);
 	bool link = inode[THAW_INODE_OFF_TYPE] == THAW_HARDLINK &&
-		    tree->layer->plan.actions[record] == THAW_LAYER_RENDER;
+		    tree->plan.actions[record] == THAW_LAYER_RENDER;
 	int r;
 
 	if (link != links)
@@ -179,7 +184,7 @@ static int make_entry(struct tree *tree, uint32_t record, bool links)
 		return r;
 	if (link)
 		return make_link(tree, record);
-	return tree->layer->plan.actions[record] == THAW_LAYER_HIDE
+	return tree->plan.actions[record] == THAW_LAYER_HIDE
 		       ? hide(tree, record)
 		       : make_file(tree, record, false);
 }
@@ -187,7 +192,7 @@ static int make_entry(struct tree *tree, uint32_t record, bool links)
 /* Deepest first, since work in a directory changes its mtime. */
 static int finish_directories(struct tree *tree)
 {
-	const struct thaw_image *image = tree->layer->image;
+	const struct thaw_image *image = tree->image;
 
 	for (uint32_t i = image->info.inodes - 1; i >= THAW_ROOT; i--) {
 		const uint8_t *record = inode_record(image, i);
@@ -211,13 +216,12 @@ static int finish_directories(struct tree *tree)
 /* What the binding to an interpreter adds; its directory is one of ours then. */
 static int bind(struct tree *tree)
 {
-	struct layer *layer = tree->layer;
 	struct thaw_inode bin;
 	struct stat st;
-	int r = thaw_binding_render(layer->image, layer->reader, layer->plan.prefix,
-				    layer->options->interpreter, tree->fd, layer->err);
+	int r = thaw_binding_render(tree->image, tree->reader, tree->plan.prefix,
+				    tree->options->interpreter, tree->fd, tree->err);
 
-	if (r == 0 && thaw_image_find(layer->image, "bin", &bin) == 0 &&
+	if (r == 0 && thaw_image_find(tree->image, "bin", &bin) == 0 &&
 	    bin.type == THAW_DIRECTORY &&
 	    fstatat(tree->fd, "bin", &st, AT_SYMLINK_NOFOLLOW) == 0)
 		tree->made[bin.ino] = 1;
@@ -244,14 +248,14 @@ static int compare_entries(const void *a, const void *b)
  */
 static int make_entries(struct tree *tree)
 {
-	const struct thaw_layer_plan *plan = &tree->layer->plan;
+	const struct thaw_layer_plan *plan = &tree->plan;
 	_cleanup_(freep) struct entry *entries = calloc(plan->count + 1,
 							sizeof(*entries));
 	size_t count = 0;
 	int r = 0;
 
 	if (!entries)
-		return thaw_oom(tree->layer->err);
+		return thaw_oom(tree->err);
 	for (uint32_t i = THAW_ROOT; plan->actions && i < plan->image->info.inodes; i++)
 		if (plan->actions[i])
 			entries[count++] = (struct entry){
@@ -279,27 +283,60 @@ static int fill_tree(struct tree *tree)
 	bound = bind(tree);
 	if (bound < 0)
 		return bound;
-	if (bound == THAW_NOT_FOUND && tree->layer->plan.count == 0)
+	if (bound == THAW_NOT_FOUND && tree->plan.count == 0)
 		return THAW_NOT_FOUND;
 	return finish_directories(tree);
 }
 
-static int write_tree(struct layer *layer, int fd)
+static int write_tree(struct tree *tree)
 {
-	struct tree tree = {
-		.layer = layer,
-		.fd = fd,
-		.made = calloc(layer->image->info.inodes, 1),
-	};
 	int r;
 
-	if (!tree.made || thaw_renderer_new(layer->image, layer->reader,
-					    layer->plan.prefix, &tree.renderer) < 0)
-		r = thaw_oom(layer->err);
+	tree->made = calloc(tree->image->info.inodes, 1);
+	if (!tree->made || thaw_renderer_new(tree->image, tree->reader, tree->plan.prefix,
+					     &tree->renderer) < 0)
+		r = thaw_oom(tree->err);
 	else
-		r = fill_tree(&tree);
-	thaw_renderer_free(tree.renderer);
-	free(tree.made);
+		r = fill_tree(tree);
+	thaw_renderer_free(tree->renderer);
+	free(tree->made);
+	return r;
+}
+
+/* Planned already. */
+static int fill_planned(void *userdata, int fd, struct thaw_error *err)
+{
+	struct tree *tree = userdata;
+
+	tree->fd = fd;
+	tree->err = err;
+	return write_tree(tree);
+}
+
+static int plan_tree(struct tree *tree, struct thaw_error *err)
+{
+	return thaw_layer_plan(tree->image, tree->reader, tree->options->prefix, err,
+			       &tree->plan);
+}
+
+static bool is_needed(const struct tree *tree)
+{
+	return tree->plan.count > 0 || tree->options->interpreter;
+}
+
+int thaw_layer_fill(const struct thaw_image *image, struct thaw_reader *reader,
+		    const struct thaw_layer_options *options, int directory,
+		    struct thaw_error *err)
+{
+	struct tree tree = { .image = image, .reader = reader, .options = options };
+	struct thaw_error own;
+	int r;
+
+	err = err ? err : &own;
+	r = plan_tree(&tree, err);
+	if (r == 0)
+		r = is_needed(&tree) ? fill_planned(&tree, directory, err) : THAW_NOT_FOUND;
+	thaw_layer_plan_deinit(&tree.plan);
 	return r;
 }
 
@@ -318,13 +355,13 @@ static int choose_key(struct layer *layer)
 	uint8_t sum[THAW_DIGEST_SIZE];
 	_cleanup_(freep) char *what = NULL;
 
-	thaw_digest_hex(layer->image->info.index_digest, index);
+	thaw_digest_hex(layer->index_digest, index);
 	if (layer->options->uid)
 		(void)snprintf(owner, sizeof(owner), "owner %u:%u\n",
 			       (unsigned)layer->options->uid,
 			       (unsigned)layer->options->gid);
 	if (asprintf(&what, LAYER_VERSION "\nindex %s\nprefix %s\ninterpreter %s\n%s",
-		     index, layer->plan.prefix, interpreter, owner) < 0) {
+		     index, layer->prefix, interpreter, owner) < 0) {
 		what = NULL;
 		return thaw_oom(layer->err);
 	}
@@ -505,7 +542,7 @@ static int render_new(struct layer *layer)
 	    (tree = openat(directory, "tree",
 			   O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0)
 		return thaw_io(layer->err, -errno, "a layer cannot be made");
-	r = write_tree(layer, tree);
+	r = layer->fill(layer->userdata, tree, layer->err);
 	if (r != 0)
 		return r;
 	r = write_manifest(directory, tree, "manifest", layer->head, false, layer->err);
@@ -571,30 +608,26 @@ static int find_or_render(struct layer *layer)
 	return check_layer(layer) == 0 ? 0 : render(layer);
 }
 
-int thaw_layer_render(const struct thaw_image *image, struct thaw_reader *reader,
-		      const struct thaw_layer_options *options, struct thaw_error *err,
-		      char **ret_directory)
+int thaw_layer_find(const uint8_t index_digest[THAW_DIGEST_SIZE],
+		    const struct thaw_layer_options *options, thaw_layer_fill_fn *fill,
+		    void *userdata, struct thaw_error *err, char **ret_directory)
 {
 	struct thaw_error own;
 	struct layer layer = {
-		.image = image,
-		.reader = reader,
 		.options = options,
+		.index_digest = index_digest,
+		.fill = fill,
+		.userdata = userdata,
 		.store = -1,
 		.lock = -1,
 		.err = err ? err : &own,
 	};
 	int r;
 
-	r = thaw_layer_plan(image, reader, options->prefix, layer.err, &layer.plan);
-	if (r < 0)
-		return r;
 	*ret_directory = NULL;
-	if (layer.plan.count == 0 && !options->interpreter) {
-		thaw_layer_plan_deinit(&layer.plan);
-		return 0;
-	}
-	r = open_store(&layer);
+	r = thaw_layer_prefix(options->prefix, layer.err, &layer.prefix);
+	if (r == 0)
+		r = open_store(&layer);
 	if (r == 0)
 		r = choose_key(&layer);
 	if (r == 0)
@@ -607,6 +640,26 @@ int thaw_layer_render(const struct thaw_image *image, struct thaw_reader *reader
 	drop_lock(&layer);
 	(void)safe_close(layer.store);
 	free(layer.head);
-	thaw_layer_plan_deinit(&layer.plan);
+	free(layer.prefix);
 	return r == THAW_NOT_FOUND ? 0 : r;
+}
+
+int thaw_layer_render(const struct thaw_image *image, struct thaw_reader *reader,
+		      const struct thaw_layer_options *options, struct thaw_error *err,
+		      char **ret_directory)
+{
+	struct tree tree = { .image = image, .reader = reader, .options = options };
+	struct thaw_error own;
+	int r;
+
+	err = err ? err : &own;
+	r = plan_tree(&tree, err);
+	if (r < 0)
+		return r;
+	*ret_directory = NULL;
+	if (is_needed(&tree))
+		r = thaw_layer_find(image->info.index_digest, options, fill_planned, &tree, err,
+				    ret_directory);
+	thaw_layer_plan_deinit(&tree.plan);
+	return r;
 }

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,6 +15,8 @@
 
 /* What the checksum of a file is over besides its content. */
 static const char file_key[] = "file:learned";
+
+#define PIECE (64u << 10)
 
 /* -- from a trace -- */
 
@@ -134,31 +135,24 @@ int thaw_learned_save(int fd, const uint8_t index_digest[THAW_DIGEST_SIZE],
 	return r < 0 ? thaw_io(err, r, "a learned trace cannot be written") : 0;
 }
 
+/* By nothing but pread(2): a confined process may not ask for more. */
 static int read_whole(int fd, struct thaw_error *err, uint8_t **ret_bytes,
 		      size_t *ret_len)
 {
 	_cleanup_(freep) uint8_t *bytes = NULL;
-	struct stat st;
-	size_t len, done = 0;
+	size_t capacity = 0, len = 0;
+	ssize_t n;
 
-	if (fstat(fd, &st) < 0)
-		return thaw_io(err, -errno, "a learned trace cannot be read");
-	if (st.st_size < 0 || (uint64_t)st.st_size > THAW_RECORD_MAX)
-		return thaw_limit(err, "a learned trace is too large");
-	len = (size_t)st.st_size;
-	bytes = malloc(len + 1);
-	if (!bytes)
-		return thaw_oom(err);
-	while (done < len) {
-		ssize_t n = pread(fd, bytes + done, len - done, (off_t)done);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return thaw_io(err, n < 0 ? -errno : -EIO,
-				       "a learned trace cannot be read");
-		done += (size_t)n;
-	}
+	do {
+		if (grow(&bytes, &capacity, len + PIECE, 1) < 0)
+			return thaw_oom(err);
+		n = pread(fd, bytes + len, PIECE, (off_t)len);
+		if (n < 0 && errno != EINTR)
+			return thaw_io(err, -errno, "a learned trace cannot be read");
+		len += n > 0 ? (size_t)n : 0;
+		if (len > THAW_RECORD_MAX)
+			return thaw_limit(err, "a learned trace is too large");
+	} while (n != 0);
 	*ret_bytes = steal_ptr(bytes);
 	*ret_len = len;
 	return 0;

@@ -13,12 +13,14 @@
 #include "image-internal.h"
 #include "util/cleanup.h"
 #include "util/growing.h"
+#include "util/write-all.h"
 #include "warm-internal.h"
 
 struct thaw_warm {
 	const struct thaw_image *image;
 	struct thaw_part_info part;
 	struct thaw_warm_info info;
+	bool borrowed; /* head and first_ops are somebody else's memory */
 	uint8_t *head;
 	const uint8_t *frames, *ops;
 	const char *strings;
@@ -41,9 +43,11 @@ struct thaw_warm {
 struct thaw_warm *thaw_warm_free(struct thaw_warm *warm)
 {
 	if (warm) {
-		free(warm->head);
+		if (!warm->borrowed) {
+			free(warm->head);
+			free(warm->first_ops);
+		}
 		free(warm->stored);
-		free(warm->first_ops);
 		thaw_reader_free(warm->reader);
 		ZSTD_freeDCtx(warm->context);
 		thaw_digest_free(warm->digest);
@@ -231,11 +235,8 @@ int thaw_warm_open(const struct thaw_image *image, unsigned number,
 	thaw_image_part(image, number, &warm->part);
 	memcpy(warm->info.name, warm->part.name, sizeof(warm->info.name));
 	warm->info.stored = warm->part.size;
-	warm->context = ZSTD_createDCtx();
-	if (!warm->context || thaw_digest_new(&warm->digest) < 0)
+	if (thaw_digest_new(&warm->digest) < 0)
 		return thaw_oom(err);
-	/* SHA-256 has spoken already. */
-	(void)ZSTD_DCtx_setParameter(warm->context, ZSTD_d_forceIgnoreChecksum, 1);
 	r = read_head(warm, err);
 	if (r == 0)
 		r = find_tables(warm, err);
@@ -374,6 +375,21 @@ static int read_learned(struct thaw_warm *warm, uint32_t number, uint8_t *buf,
 	return 0;
 }
 
+/* Only those who read frames need one. */
+static int need_context(struct thaw_warm *warm)
+{
+	if (!warm->digest && thaw_digest_new(&warm->digest) < 0)
+		return -ENOMEM;
+	if (warm->context)
+		return 0;
+	warm->context = ZSTD_createDCtx();
+	if (!warm->context)
+		return -ENOMEM;
+	/* SHA-256 has spoken already. */
+	(void)ZSTD_DCtx_setParameter(warm->context, ZSTD_d_forceIgnoreChecksum, 1);
+	return 0;
+}
+
 int thaw_warm_frame(struct thaw_warm *warm, uint32_t number, void *buf,
 		    struct thaw_error *err)
 {
@@ -387,7 +403,8 @@ int thaw_warm_frame(struct thaw_warm *warm, uint32_t number, void *buf,
 
 	if (warm->first_ops)
 		return read_learned(warm, number, buf, err);
-	if (make_room(&warm->stored, &warm->stored_capacity, stored) < 0)
+	if (need_context(warm) < 0 ||
+	    make_room(&warm->stored, &warm->stored_capacity, stored) < 0)
 		return thaw_oom(err);
 	r = thaw_image_pread(warm->image,
 			     warm->part.offset + warm->part.head_size + offset,
@@ -404,6 +421,61 @@ int thaw_warm_frame(struct thaw_warm *warm, uint32_t number, void *buf,
 	if (ZSTD_isError(n) || n != size)
 		return thaw_damaged(err, "warm set \"%s\": frame %" PRIu32 " is damaged",
 				    warm->part.name, number);
+	return 0;
+}
+
+/* -- for other processes -- */
+
+/* What is written, in this order: itself, its head, and, if it is learned, first_ops. */
+static size_t shared_size(const struct thaw_warm *warm)
+{
+	return padded(sizeof(*warm)) + padded(warm->part.raw_size) +
+	       (warm->first_ops ? padded((warm->info.frames + 1) * sizeof(uint32_t)) : 0);
+}
+
+int thaw_warm_share(const struct thaw_warm *warm, int fd, struct thaw_error *err)
+{
+	int r = write_padded(fd, warm, sizeof(*warm));
+
+	if (r == 0)
+		r = write_padded(fd, warm->head, warm->part.raw_size);
+	if (r == 0 && warm->first_ops)
+		r = write_padded(fd, warm->first_ops,
+				 (warm->info.frames + 1) * sizeof(uint32_t));
+	return r < 0 ? thaw_io(err, r, "a warm set cannot be shared") : 0;
+}
+
+int thaw_warm_open_shared(const struct thaw_image *image, const void *data, size_t size,
+			  struct thaw_error *err, struct thaw_warm **ret_warm,
+			  size_t *ret_used)
+{
+	_cleanup_(thaw_warm_freep) struct thaw_warm *warm = calloc(1, sizeof(*warm));
+	const uint8_t *theirs = data;
+	struct thaw_warm_info info;
+	struct thaw_warm copy;
+	int r;
+
+	if (!warm)
+		return thaw_oom(err);
+	if (size < sizeof(copy))
+		return thaw_damaged(err, "the shared warm set is none");
+	memcpy(&copy, data, sizeof(copy));
+	if (copy.part.raw_size > size || shared_size(&copy) > size)
+		return thaw_damaged(err, "the shared warm set is none");
+	warm->image = image;
+	warm->part = copy.part;
+	warm->info = info = copy.info;
+	warm->borrowed = true;
+	warm->head = (uint8_t *)theirs + padded(sizeof(copy)); /* not written to */
+	if (copy.first_ops)
+		warm->first_ops =
+			(uint32_t *)(warm->head + padded(copy.part.raw_size));
+	r = find_tables(warm, err); /* which counts some things anew */
+	warm->info = info;
+	if (r < 0)
+		return r;
+	*ret_warm = steal_ptr(warm);
+	*ret_used = shared_size(&copy);
 	return 0;
 }
 

@@ -80,6 +80,14 @@ struct thaw_part_info {
  */
 _must_check_ int thaw_image_open(struct thaw_source *source, struct thaw_error *err,
 				 struct thaw_image **ret_image);
+/*
+ * The same for an image that must be this one: whatever else is in its place by now is
+ * -EBADMSG before any of it but the footer has been looked at.
+ */
+_must_check_ int thaw_image_open_known(struct thaw_source *source,
+				       const uint8_t identity[THAW_DIGEST_SIZE],
+				       struct thaw_error *err,
+				       struct thaw_image **ret_image);
 struct thaw_image *thaw_image_free(struct thaw_image *image);
 static inline void thaw_image_freep(struct thaw_image **image)
 {
@@ -87,20 +95,20 @@ static inline void thaw_image_freep(struct thaw_image **image)
 }
 
 /*
- * An index that is open already, for other processes of this program, which then
- * need not read, decompress and check it again: in memory that nobody can change
- * any more (a sealed memfd), which *ret_fd names.
+ * An index that is open already, for other processes of this very executable, which then
+ * need not read, decompress and check it again: written to fd, from where it is. What is
+ * written is a multiple of eight bytes long.
  */
-_must_check_ int thaw_image_share(const struct thaw_image *image, struct thaw_error *err,
-				  int *ret_fd);
+_must_check_ int thaw_image_share(const struct thaw_image *image, int fd,
+				  struct thaw_error *err);
 /*
- * Open the same image with it. fd is borrowed, and trusted: it must have been made by
- * thaw_image_share() of this very executable. Takes ownership of source. -EBADMSG
- * when source is another image, otherwise as thaw_image_open().
+ * The same image by what was written, which is in memory now, at eight bytes' alignment,
+ * stays there, and is trusted: whoever can write to it can do as it likes with this process.
+ * *ret_used: the bytes of it. Takes ownership of source. -EBADMSG when that is too short.
  */
-_must_check_ int thaw_image_open_shared(struct thaw_source *source, int fd,
-					struct thaw_error *err,
-					struct thaw_image **ret_image);
+_must_check_ int thaw_image_open_shared(struct thaw_source *source, const void *data,
+					size_t size, struct thaw_error *err,
+					struct thaw_image **ret_image, size_t *ret_used);
 
 /*
  * Only the identity: reads footer and parts table, nothing of which is trusted

@@ -65,6 +65,26 @@ _must_check_ int thaw_layer_render(const struct thaw_image *image,
 				   struct thaw_error *err, char **ret_directory);
 
 /*
+ * The two halves of that, for whoever keeps the image's bytes and the store apart. First:
+ * find the layer of the image with this index, and where it is missing or damaged, make an
+ * empty directory, have fill() fill it, and look through what is there then: anything but
+ * plain files, directories, links and whiteouts of ours is -EPERM. fill() returns as
+ * thaw_layer_fill(). *ret_directory is NULL when that found nothing to put into it.
+ */
+typedef int thaw_layer_fill_fn(void *userdata, int tree, struct thaw_error *err);
+_must_check_ int thaw_layer_find(const uint8_t index_digest[THAW_DIGEST_SIZE],
+				 const struct thaw_layer_options *options,
+				 thaw_layer_fill_fn *fill, void *userdata,
+				 struct thaw_error *err, char **ret_directory);
+/*
+ * Second: render into an open, empty directory. options->store is not used. 0, or
+ * THAW_NOT_FOUND when the image needs no layer; errors as of thaw_layer_render().
+ */
+_must_check_ int thaw_layer_fill(const struct thaw_image *image, struct thaw_reader *reader,
+				 const struct thaw_layer_options *options, int tree,
+				 struct thaw_error *err);
+
+/*
  * The prefix as it will be written into files, or -EPERM with the reason. No
  * file is looked at.
  */

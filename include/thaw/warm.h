@@ -46,6 +46,12 @@ struct thaw_warm;
  */
 _must_check_ int thaw_warm_open(const struct thaw_image *image, unsigned part,
 				struct thaw_error *err, struct thaw_warm **ret_warm);
+/* An open set for other processes, as thaw_image_share() and thaw_image_open_shared(). */
+_must_check_ int thaw_warm_share(const struct thaw_warm *warm, int fd,
+				 struct thaw_error *err);
+_must_check_ int thaw_warm_open_shared(const struct thaw_image *image, const void *data,
+				       size_t size, struct thaw_error *err,
+				       struct thaw_warm **ret_warm, size_t *ret_used);
 struct thaw_warm *thaw_warm_free(struct thaw_warm *warm);
 static inline void thaw_warm_freep(struct thaw_warm **warm)
 {

@@ -3,6 +3,7 @@
 /* Writing all of a buffer to a descriptor: 0 or -errno. Interrupts do not end it. */
 #include <errno.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <unistd.h>
 
 static inline int write_all(int fd, const void *data, size_t len)
@@ -20,4 +21,18 @@ static inline int write_all(int fd, const void *data, size_t len)
 		len -= (size_t)n;
 	}
 	return 0;
+}
+
+/* The same, and zeros up to a multiple of eight bytes. */
+static inline int write_padded(int fd, const void *data, size_t len)
+{
+	static const uint8_t zeros[8];
+	int r = write_all(fd, data, len);
+
+	return r < 0 ? r : write_all(fd, zeros, -len % 8);
+}
+
+static inline size_t padded(size_t len)
+{
+	return (len + 7) / 8 * 8;
 }

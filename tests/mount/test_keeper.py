@@ -557,10 +557,11 @@ def test_kept(work, packed):
         assert found["keeper"] == keeper and found["worker"] in children(keeper)
         assert os.path.exists(f"/proc/{keeper}/exe")
         assert status(keeper)["PPid"] == "1" or int(status(keeper)["PPid"]) != os.getpid()
-        packed.unlink()  # it is held open
+        other = packed.rename(work / "other.thaw")
+        thaw_fails(command.IO, "exists", "keep", "start", other, place, state)
+        other.unlink()  # it is held open
         os.kill(found["worker"], signal.SIGKILL)
         assert (place / "d" / "file").read_bytes() == DATA
-        thaw_fails(command.IO, "exists", "keep", "start", "/dev/null", place, state)
         thaw_fails(command.IO, "has a keeper", "keep", "adopt", state)
 
 

@@ -3,6 +3,7 @@
 #include "check.h"
 
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct state {
@@ -470,13 +471,39 @@ static void same_images(const struct thaw_image *a, const struct thaw_image *b)
 	}
 }
 
-static int open_shared(const struct buffer *bytes, int fd, struct thaw_error *err,
-		       struct thaw_image **ret_image)
+/* What was shared, as whoever maps it sees it. */
+static void *map_shared(const struct thaw_image *image, size_t *ret_size)
+{
+	int fd = memfd_create("test", MFD_CLOEXEC);
+	struct thaw_error err = { 0 };
+	struct stat st;
+	void *map;
+
+	/* Not from the beginning: others write before. */
+	assert_int_equal(ftruncate(fd, 4096), 0);
+	assert_int_equal(lseek(fd, 4096, SEEK_SET), 4096);
+	assert_success(thaw_image_share(image, fd, &err), &err);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_size % 8, 0);
+	*ret_size = (size_t)st.st_size - 4096;
+	map = mmap(NULL, *ret_size, PROT_READ, MAP_SHARED, fd, 4096);
+	assert_ptr_not_equal(map, MAP_FAILED);
+	close(fd);
+	return map;
+}
+
+static int open_shared(const struct buffer *bytes, const void *map, size_t size,
+		       struct thaw_error *err, struct thaw_image **ret_image)
 {
 	struct thaw_source *source;
+	size_t used = 0;
 	int r = thaw_source_from_memory(bytes->data, bytes->size, &source);
 
-	return r < 0 ? r : thaw_image_open_shared(source, fd, err, ret_image);
+	if (r == 0)
+		r = thaw_image_open_shared(source, map, size, err, ret_image, &used);
+	if (r == 0)
+		assert_int_equal(used, size);
+	return r;
 }
 
 static void shared(void **state)
@@ -484,48 +511,63 @@ static void shared(void **state)
 	struct state *s = *state;
 	struct thaw_image *image = NULL, *again = NULL;
 	struct thaw_error err = { 0 };
-	int fd = -1, second = -1;
+	size_t size, second_size;
+	void *map, *second;
 
 	open_it(s);
-	assert_success(thaw_image_share(s->image, &err, &fd), &err);
-	/* Nobody who has it can change it. */
-	assert_int_equal(pwrite(fd, "x", 1, 0), -1);
-	assert_int_equal(ftruncate(fd, 0), -1);
-	assert_success(open_shared(&s->bytes, fd, &err, &image), &err);
+	map = map_shared(s->image, &size);
+	assert_success(open_shared(&s->bytes, map, size, &err, &image), &err);
 	same_images(s->image, image);
 	/* What was shared can be shared again, and needs nobody to stay. */
-	assert_success(thaw_image_share(image, &err, &second), &err);
+	second = map_shared(image, &second_size);
+	assert_int_equal(second_size, size);
 	thaw_image_free(image);
-	close(fd);
-	assert_success(open_shared(&s->bytes, second, &err, &again), &err);
-	close(second);
+	assert_int_equal(munmap(map, size), 0);
+	assert_success(open_shared(&s->bytes, second, second_size, &err, &again), &err);
 	same_images(s->image, again);
 	thaw_image_free(again);
+	assert_int_equal(munmap(second, second_size), 0);
 }
 
-static void shared_by_another(void **state)
+static void shared_and_cut(void **state)
 {
 	struct state *s = *state;
 	struct thaw_image *image = NULL;
 	struct thaw_error err = { 0 };
-	int fd = -1, plain;
+	struct buffer shorter;
+	size_t size;
+	void *map;
 
 	open_it(s);
-	assert_success(thaw_image_share(s->image, &err, &fd), &err);
-	s->spec.meta = "{\"tool\":\"tess\"}";
-	buffer_deinit(&s->bytes);
-	s->image = thaw_image_free(s->image);
-	s->bytes = (struct buffer){ 0 };
-	open_it(s);
-	assert_failure(open_shared(&s->bytes, fd, &err, &image), &err, EBADMSG,
+	map = map_shared(s->image, &size);
+	for (size_t cut = 0; cut < size; cut += cut < 64 ? 1 : 61)
+		assert_failure(open_shared(&s->bytes, map, cut, &err, &image), &err, EBADMSG,
+			       THAW_EXIT_DAMAGED, "the shared index is none");
+	shorter = s->bytes;
+	shorter.size--;
+	assert_failure(open_shared(&shorter, map, size, &err, &image), &err, EBADMSG,
 		       THAW_EXIT_DAMAGED, "the shared index is another image's");
-	close(fd);
-	/* Not sealed: its owner could change it under us. */
-	plain = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	assert_int_equal(ftruncate(plain, 1 << 20), 0);
-	assert_failure(open_shared(&s->bytes, plain, &err, &image), &err, EBADMSG,
-		       THAW_EXIT_DAMAGED, "the shared index is none");
-	close(plain);
+	assert_int_equal(munmap(map, size), 0);
+}
+
+/* Whoever knows which image it must be looks into no other. */
+static void known(void **state)
+{
+	struct state *s = *state;
+	uint8_t identity[THAW_DIGEST_SIZE];
+	struct thaw_image *image = NULL;
+	struct thaw_source *source;
+	struct thaw_error err = { 0 };
+
+	open_it(s);
+	memcpy(identity, thaw_image_info(s->image)->identity, sizeof(identity));
+	assert_int_equal(thaw_source_from_memory(s->bytes.data, s->bytes.size, &source), 0);
+	assert_success(thaw_image_open_known(source, identity, &err, &image), &err);
+	thaw_image_free(image);
+	identity[31] ^= 1;
+	assert_int_equal(thaw_source_from_memory(s->bytes.data, s->bytes.size, &source), 0);
+	assert_failure(thaw_image_open_known(source, identity, &err, &image), &err, EBADMSG,
+		       THAW_EXIT_DAMAGED, "was replaced by another image while it was opened");
 }
 
 int main(void)
@@ -549,7 +591,8 @@ int main(void)
 		TEST(every_byte_in_a_name),
 		TEST(source_errors),
 		TEST(shared),
-		TEST(shared_by_another),
+		TEST(shared_and_cut),
+		TEST(known),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

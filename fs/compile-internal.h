@@ -56,3 +56,45 @@ struct job {
  */
 _must_check_ int run_confined(const char *path, const struct job *jobs, unsigned count,
 			      struct thaw_error *err);
+
+/* -- compile-relocated.c: sources that have another text in each view -- */
+
+#define RELOCATED_STAGES 3u /* compiled as in the stream, and for two prefixes */
+
+struct relocated_source {
+	uint32_t ino;
+	char *path; /* in the image */
+};
+struct relocated_sources {
+	struct relocated_source *items;
+	size_t count, capacity;
+	uint64_t hidden;    /* whose bytecode cannot be relocated: they are no items */
+	char directory[32]; /* in the view: where copies of them stand */
+};
+struct relocated_result {
+	uint64_t compiled, hidden, failed;
+};
+void relocated_deinit(struct relocated_sources *sources);
+_must_check_ int relocated_add(struct relocated_sources *sources,
+			       const struct subject *subject, uint32_t directory,
+			       struct thaw_name name, uint32_t ino,
+			       struct thaw_error *err);
+/* Choose a directory that the image does not have. */
+void relocated_choose(struct relocated_sources *sources, const struct subject *subject);
+/*
+ * In the child: write the sources of a stage into the view, and their paths, a line
+ * each, to list. *ret_top is the directory above them, to be freed.
+ */
+_must_check_ int relocated_stage(const struct relocated_sources *sources,
+				 const struct subject *subject, const char *view,
+				 unsigned stage, int list, char **ret_top,
+				 struct thaw_error *err);
+/*
+ * Of what was gathered, give bytecode that is right at every prefix its path in
+ * the image, and its sites. What stays beneath the directory is of no use.
+ */
+_must_check_ int relocated_gather(const struct relocated_sources *sources,
+				  const struct subject *subject,
+				  struct thaw_gathered *gathered,
+				  struct relocated_result *ret_result,
+				  struct thaw_error *err);

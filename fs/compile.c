@@ -68,9 +68,9 @@ static int read_magic(const struct subject *subject, const struct thaw_inode *di
 
 static int list_directory(const struct subject *subject,
 			  const struct thaw_inode *directory, struct sources *sources,
-			  struct thaw_error *err)
+			  struct relocated_sources *relocated, struct thaw_error *err)
 {
-	struct thaw_relocated relocated;
+	struct thaw_relocated file;
 	struct thaw_inode child;
 	struct thaw_name name;
 
@@ -83,9 +83,14 @@ static int list_directory(const struct subject *subject,
 		if (child.type != THAW_REGULAR || !ends_with(name, ".py") ||
 		    memchr(name.text, '\n', name.len))
 			continue;
-		/* Another text in each view: its bytecode is hidden there. */
-		if (thaw_image_relocated_find(subject->image, child.ino, &relocated) == 0)
+		/* Another text in each view: what is there already is hidden. */
+		if (thaw_image_relocated_find(subject->image, child.ino, &file) == 0) {
+			r = relocated_add(relocated, subject, directory->ino, name,
+					  child.ino, err);
+			if (r < 0)
+				return r;
 			continue;
+		}
 		source.ino = child.ino;
 		r = read_magic(subject, directory, name, &child, err, &source.magic);
 		if (r < 0)
@@ -100,7 +105,7 @@ static int list_directory(const struct subject *subject,
 
 /* Modules beneath lib/pythonX.Y. A directory's record comes before those of what is in it. */
 static int list_sources(const struct subject *subject, struct sources *sources,
-			struct thaw_error *err)
+			struct relocated_sources *relocated, struct thaw_error *err)
 {
 	static const char *const libs[] = { "lib", "lib64" };
 	uint32_t inodes = thaw_image_info(subject->image)->inodes;
@@ -123,7 +128,7 @@ static int list_sources(const struct subject *subject, struct sources *sources,
 			continue;
 		beneath[ino] |= beneath[directory.parent];
 		if (beneath[ino])
-			r = list_directory(subject, &directory, sources, err);
+			r = list_directory(subject, &directory, sources, relocated, err);
 	}
 	return r;
 }
@@ -177,6 +182,7 @@ static uint64_t drop_valid(struct sources *sources)
 struct compile {
 	const struct subject *subject;
 	const struct sources *sources;
+	const struct relocated_sources *relocated;
 	int lines; /* what is being compiled, a line each */
 };
 
@@ -219,41 +225,77 @@ static int write_list(const struct compile *compile, const char *view, unsigned 
 	return steal_fd(&fd);
 }
 
+/* An interpreter compiling what it is told; top is left out of the names of files. */
+struct compiler {
+	char *argv[16];
+	char *envp[8];
+};
+
+static void set_compiler(struct compiler *compiler, char *interpreter, char *top,
+			 bool columns)
+{
+	/* -S: no code of the environment's is run, only compiled. */
+	*compiler = (struct compiler){
+		.argv = {
+			interpreter,
+			(char *)"-S",
+			(char *)"-c",
+			(char *)driver,
+			(char *)"-f",
+			(char *)"--invalidation-mode",
+			(char *)"unchecked-hash",
+			(char *)"-s",
+			top,
+			(char *)"-i",
+			(char *)"-",
+		},
+		.envp = {
+			(char *)"PATH=/usr/bin:/bin",
+			(char *)"HOME=/nonexistent",
+			(char *)"LC_ALL=C.UTF-8",
+			(char *)"PYTHONHASHSEED=0", /* the same bytes each time */
+			(char *)"PYTHONNOUSERSITE=1",
+			(char *)"PYTHONSAFEPATH=1",
+			columns ? NULL : (char *)"PYTHONNODEBUGRANGES=1", /* from 3.11 on */
+		},
+	};
+}
+
+/* One process a stage, so that each meets the same sources in the same order. */
+static int stage_relocated(const struct compile *compile, const char *path,
+			   char *interpreter, struct compiler *compilers, char **tops,
+			   struct job *jobs, struct thaw_error *err)
+{
+	for (unsigned i = 0; i < RELOCATED_STAGES; i++) {
+		int fd = memfd_create("sources", MFD_CLOEXEC);
+		int r;
+
+		if (fd < 0)
+			return thaw_io(err, -errno, "no list can be written");
+		r = relocated_stage(compile->relocated, compile->subject, path, i, fd,
+				    &tops[i], err);
+		if (r < 0)
+			return r;
+		set_compiler(&compilers[i], interpreter, tops[i], false);
+		jobs[i] = (struct job){ compilers[i].argv, compilers[i].envp, fd,
+					compile->lines };
+	}
+	return 0;
+}
+
+/* What is open and allocated here goes with the process. */
 static int compile_in_view(void *userdata, const char *path, struct thaw_error *err)
 {
-	static char *const envp[] = {
-		(char *)"PATH=/usr/bin:/bin",
-		(char *)"HOME=/nonexistent",
-		(char *)"LC_ALL=C.UTF-8",
-		(char *)"PYTHONHASHSEED=0", /* the same bytes each time */
-		(char *)"PYTHONNOUSERSITE=1",
-		(char *)"PYTHONSAFEPATH=1",
-		NULL,
-	};
 	const struct compile *compile = userdata;
-	_cleanup_(freep) char *interpreter = NULL;
-	struct job jobs[PROCESSES_MAX];
+	struct compiler compiler, relocated[RELOCATED_STAGES];
+	struct job jobs[PROCESSES_MAX + RELOCATED_STAGES];
+	char *interpreter, *tops[RELOCATED_STAGES];
 	unsigned count = compile->subject->processes;
 	int r = subject_interpreter(compile->subject, path, err, &interpreter);
 
 	if (r < 0)
 		return r;
-	/* -S: no code of the environment's is run, only compiled. -s: paths without the view's. */
-	char *const argv[] = {
-		interpreter,
-		(char *)"-S",
-		(char *)"-c",
-		(char *)driver,
-		(char *)"-f",
-		(char *)"--invalidation-mode",
-		(char *)"unchecked-hash",
-		(char *)"-s",
-		(char *)path,
-		(char *)"-i",
-		(char *)"-",
-		NULL,
-	};
-
+	set_compiler(&compiler, interpreter, (char *)path, true);
 	if (count > PROCESSES_MAX)
 		count = PROCESSES_MAX;
 	if (count > compile->sources->count)
@@ -262,7 +304,14 @@ static int compile_in_view(void *userdata, const char *path, struct thaw_error *
 		r = write_list(compile, path, i, count, err);
 		if (r < 0)
 			return r;
-		jobs[i] = (struct job){ argv, envp, r, compile->lines };
+		jobs[i] = (struct job){ compiler.argv, compiler.envp, r, compile->lines };
+	}
+	if (compile->relocated->count) {
+		r = stage_relocated(compile, path, interpreter, relocated, tops,
+				    jobs + count, err);
+		if (r < 0)
+			return r;
+		count += RELOCATED_STAGES;
 	}
 	return run_confined(path, jobs, count, err);
 }
@@ -280,8 +329,14 @@ int thaw_compile(const char *image, const struct thaw_compile_options *options,
 	};
 	struct thaw_compile_result result = { 0 };
 	struct sources sources = { 0 };
+	struct relocated_sources relocated = { 0 };
+	struct relocated_result kept = { 0 };
 	struct subject subject;
-	struct compile compile = { .subject = &subject, .sources = &sources };
+	struct compile compile = {
+		.subject = &subject,
+		.sources = &sources,
+		.relocated = &relocated,
+	};
 	size_t before = gathered->count;
 	struct thaw_train_watch watch;
 	struct meter meter;
@@ -295,25 +350,31 @@ int thaw_compile(const char *image, const struct thaw_compile_options *options,
 		meter_deinit(&meter);
 		return r;
 	}
-	r = list_sources(&subject, &sources, err);
+	r = list_sources(&subject, &sources, &relocated, err);
 	if (r == 0) {
 		result.valid = drop_valid(&sources);
 		compile.lines = meter.lines;
-		meter.total = sources.count;
+		meter.total = sources.count + RELOCATED_STAGES * relocated.count;
 		watch = meter_watch(&meter);
-		if (sources.count)
+		relocated_choose(&relocated, &subject);
+		if (sources.count || relocated.count)
 			r = thaw_train_with(&view, compile_in_view, &compile, NULL,
 					    gathered, &watch, err, &status);
 	}
 	if (r == 0 && status != 0)
 		r = thaw_io(err, -EIO, "compiling it was ended (status %d)", status);
+	if (r == 0)
+		r = relocated_gather(&relocated, &subject, gathered, &kept, err);
 	if (r == 0) {
 		thaw_gathered_keep(gathered, subject.image);
 		result.compiled = gathered->count - before;
-		result.failed = sources.count - result.compiled;
+		result.hidden = kept.hidden;
+		result.failed = sources.count + kept.compiled + kept.failed -
+				result.compiled;
 		*ret_result = result;
 	}
 	free(sources.items);
+	relocated_deinit(&relocated);
 	subject_close(&subject);
 	meter_deinit(&meter);
 	return r;

@@ -26,6 +26,7 @@ void thaw_gathered_deinit(struct thaw_gathered *gathered)
 	for (size_t i = 0; i < gathered->count; i++) {
 		free((void *)gathered->files[i].path);
 		free((void *)gathered->files[i].data);
+		free((void *)gathered->files[i].sites);
 	}
 	free(gathered->files);
 	*gathered = (struct thaw_gathered){ 0 };
@@ -245,10 +246,14 @@ static bool source_of(const char *pyc, char *source, size_t size)
 static bool is_of_image(const struct thaw_image *image, struct thaw_addition *file)
 {
 	char source[4096];
+	struct thaw_relocated relocated;
 	struct thaw_inode inode;
 
 	if (!source_of(file->path, source, sizeof(source)) ||
 	    thaw_image_find(image, source, &inode) != 0 || inode.type != THAW_REGULAR)
+		return false;
+	/* Of the text that the source had in that view, if it is not relocated itself. */
+	if (!file->sites && thaw_image_relocated_find(image, inode.ino, &relocated) == 0)
 		return false;
 	file->mtime = inode.mtime;
 	return get_le32(file->data + 4) != 0 ||
@@ -267,6 +272,7 @@ void thaw_gathered_keep(struct thaw_gathered *gathered, const struct thaw_image 
 		}
 		free((void *)gathered->files[i].path);
 		free((void *)gathered->files[i].data);
+		free((void *)gathered->files[i].sites);
 	}
 	gathered->count = kept;
 }

@@ -81,6 +81,7 @@ static json_t *find_warnings(const struct info *info)
 {
 	json_int_t stale = meta_number(info, "bytecode", "stale");
 	json_int_t missing = meta_number(info, "bytecode", "missing");
+	json_int_t hidden = meta_number(info, "bytecode", "hidden");
 	const struct thaw_image_info *image = thaw_image_info(info->image);
 	const char *kind = meta_string(info, "kind");
 	const json_t *noted = json_object_get(info->meta, "warnings"), *warning;
@@ -99,6 +100,13 @@ static json_t *find_warnings(const struct info *info)
 					       " modules have no .pyc: Python compiles "
 					       "them anew at every start",
 					       missing));
+	if (hidden > 0)
+		(void)json_array_append_new(
+			warnings, json_sprintf("%" JSON_INTEGER_FORMAT
+					       " modules carry its own path in a way that "
+					       "bytecode cannot follow: Python compiles "
+					       "them anew at every start",
+					       hidden));
 	if (kind && strcmp(kind, "tree") == 0)
 		(void)json_array_append_new(warnings,
 					    json_string("no Python environment was found"));
@@ -268,6 +276,7 @@ static void print_meta(const struct info *info)
 	json_int_t valid = meta_number(info, "bytecode", "valid");
 	json_int_t stale = meta_number(info, "bytecode", "stale");
 	json_int_t missing = meta_number(info, "bytecode", "missing");
+	json_int_t hidden = meta_number(info, "bytecode", "hidden");
 	json_int_t xattrs = meta_number(info, "dropped", "xattrs");
 	json_int_t setid = meta_number(info, "dropped", "setid");
 	const json_t *own = json_object_get(info->meta, "interpreter");
@@ -305,8 +314,12 @@ static void print_meta(const struct info *info)
 		       thaw_image_relocated_count(info->image));
 	if (valid >= 0 && stale >= 0 && missing >= 0)
 		printf("bytecode   %" JSON_INTEGER_FORMAT " valid, %" JSON_INTEGER_FORMAT
-		       " stale, %" JSON_INTEGER_FORMAT " missing\n",
+		       " stale, %" JSON_INTEGER_FORMAT " missing",
 		       valid, stale, missing);
+	if (valid >= 0 && stale >= 0 && missing >= 0 && hidden > 0)
+		printf(", %" JSON_INTEGER_FORMAT " hidden", hidden);
+	if (valid >= 0 && stale >= 0 && missing >= 0)
+		putchar('\n');
 	if (xattrs > 0 || setid > 0)
 		printf("dropped    extended attributes of %" JSON_INTEGER_FORMAT
 		       " members, setuid or setgid of %" JSON_INTEGER_FORMAT "\n",

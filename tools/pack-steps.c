@@ -96,6 +96,24 @@ static void start_progress(struct tool_progress *progress, const char *verb,
 
 /* -- bytecode -- */
 
+#ifdef THAW_WITH_FUSE
+/* What packing counted, as it is now. */
+static char *describe_bytecode(const struct thaw_compile_result *result)
+{
+	json_t *meta = json_pack("{s:{s:I, s:I, s:I}}", "bytecode", "valid",
+				 (json_int_t)(result->valid + result->compiled), "stale",
+				 (json_int_t)0, "missing", (json_int_t)result->failed);
+	char *text;
+
+	if (result->hidden)
+		(void)json_object_set_new(json_object_get(meta, "bytecode"), "hidden",
+					  json_integer((json_int_t)result->hidden));
+	text = meta ? json_dumps(meta, JSON_COMPACT) : NULL;
+	json_decref(meta);
+	return text;
+}
+#endif
+
 static int compile(struct pack_steps *steps, const char *path,
 		   struct thaw_pack_report *report, struct thaw_error *err)
 {
@@ -108,18 +126,27 @@ static int compile(struct pack_steps *steps, const char *path,
 		.progress_data = &progress,
 	};
 	_cleanup_(thaw_image_freep) struct thaw_image *image = NULL;
+	_cleanup_(freep) char *meta = NULL;
 	struct thaw_gathered gathered = { 0 };
+	bool changed = false;
 	int r;
 
 	start_progress(&progress, "compiling", steps);
 	r = thaw_compile(path, &options, &gathered, err, &steps->result);
 	tool_progress_clear(&progress);
-	if (r == 0 && gathered.count)
+	if (r == 0) {
+		changed = gathered.count || steps->result.hidden;
+		meta = describe_bytecode(&steps->result);
+		if (!meta)
+			r = thaw_oom(err);
+	}
+	if (r == 0 && changed)
 		r = open_image(path, err, &image);
-	if (r == 0 && gathered.count) {
+	if (r == 0 && changed) {
 		const struct thaw_rewrite what = {
 			.additions = gathered.files,
 			.addition_count = gathered.count,
+			.meta = meta,
 		};
 
 		r = rewrite(path, image, &what, report, err);
@@ -260,6 +287,10 @@ void pack_steps_print(const struct pack_steps *steps)
 		printf("compiled  %" PRIu64 " files; %" PRIu64 " were valid, %" PRIu64
 		       " cannot be compiled\n",
 		       steps->result.compiled, steps->result.valid, steps->result.failed);
+	if (steps->compiled && steps->result.hidden)
+		printf("          %" PRIu64 " carry its own path in a way that bytecode "
+		       "cannot follow\n",
+		       steps->result.hidden);
 	if (steps->launcher) {
 		char size[TOOL_SIZE_TEXT];
 
@@ -296,9 +327,10 @@ void pack_steps_json(const struct pack_steps *steps, json_t *object)
 	if (steps->compiled)
 		(void)json_object_set_new(
 			object, "compiled",
-			json_pack("{s:I, s:I, s:I}", "valid",
+			json_pack("{s:I, s:I, s:I, s:I}", "valid",
 				  (json_int_t)steps->result.valid, "compiled",
-				  (json_int_t)steps->result.compiled, "failed",
+				  (json_int_t)steps->result.compiled, "hidden",
+				  (json_int_t)steps->result.hidden, "failed",
 				  (json_int_t)steps->result.failed));
 	if (steps->checked)
 		(void)json_object_set(object, "imports", steps->imports);

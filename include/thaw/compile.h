@@ -24,14 +24,21 @@ struct thaw_compile_options {
 struct thaw_compile_result {
 	uint64_t valid;	   /* sources whose bytecode was good already */
 	uint64_t compiled; /* files gathered */
+	/*
+	 * Relocated sources whose bytecode would not be right in each view: hidden
+	 * there, if there is any.
+	 */
+	uint64_t hidden;
 	uint64_t failed; /* sources that cannot be compiled: some are broken on purpose */
 };
 
 /*
  * Compile every module beneath lib/pythonX.Y whose .pyc is missing or stale:
  * unchecked-hash, so that it stays valid whatever becomes of mtimes. The files
- * come back in gathered, for thaw_rewrite(). Errors: -EPERM when there is nothing
- * to compile with or for, -EINTR, I/O.
+ * come back in gathered, for thaw_rewrite(). Sources that carry the environment's
+ * own path are always compiled, into bytecode that is relocated as they are
+ * (thaw/bytecode.h). Errors: -EPERM when there is nothing to compile with or for,
+ * -EINTR, I/O.
  */
 _must_check_ int thaw_compile(const char *image,
 			      const struct thaw_compile_options *options,

@@ -48,7 +48,8 @@ _must_check_ int thaw_train_with(const struct thaw_view_options *view, thaw_trai
 
 /*
  * Drop what Python would not accept in image: bytecode of modules that only the
- * run had, or had changed. What stays gets the mtime of its source, so that the
+ * run had, or had changed, and of sources that carry the environment's own path,
+ * which have another text elsewhere. What stays gets the mtime of its source, so that the
  * same bytecode gives the same image.
  */
 void thaw_gathered_keep(struct thaw_gathered *gathered, const struct thaw_image *image);

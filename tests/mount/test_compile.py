@@ -174,7 +174,7 @@ def test_only_what_is_needed(work, who):
         pyc("flags", magic + struct.pack("<III", 4, 1000, 6) + code[16:]),
         pyc("short", magic))
     report = pack(work, source, "--compile", **who)
-    assert report["compiled"] == {"valid": 2, "compiled": 7, "failed": 1}
+    assert report["compiled"] == {"valid": 2, "compiled": 7, "hidden": 0, "failed": 1}
     assert report["pyc"] == {"valid": 9, "stale": 0, "missing": 1}
     out = thaw("cat", work / "x.thaw", f"{SITE}/__pycache__/stale.{tag}.pyc").out
     assert out[:8] == magic + struct.pack("<I", 1), "unchecked: no mtime makes it stale again"

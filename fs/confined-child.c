@@ -49,7 +49,7 @@ static void leave_streams(void)
 
 static int enter_root(const struct thaw_confined_child *child, struct thaw_error *err)
 {
-	if (child->root >= 0 && (fchdir(child->root) < 0 || chroot(".") < 0))
+	if (child->root && (fchdir(child->place) < 0 || chroot(".") < 0))
 		return thaw_io(err, -errno, "the process that %s cannot be confined", child->what);
 	return 0;
 }
@@ -62,7 +62,7 @@ run(const struct thaw_confined_child *child, struct outcome *outcome, pid_t pare
 
 	(void)signal(SIGCHLD, SIG_DFL); /* a valid signal: cannot fail */
 	end_with(parent);
-	keep[count++] = child->root;
+	keep[count++] = child->place;
 	for (unsigned i = 0; i < child->keep_count && count < 16; i++)
 		keep[count++] = child->keep[i];
 	if (child->log)
@@ -74,7 +74,7 @@ run(const struct thaw_confined_child *child, struct outcome *outcome, pid_t pare
 		thaw_log_open_now(child->foreground);
 	r = enter_root(child, &outcome->err);
 	if (r == 0) {
-		r = thaw_sandbox_enter(child->kind, child->root);
+		r = thaw_sandbox_enter(child->kind, child->place);
 		if (r < 0)
 			r = thaw_io(&outcome->err, r, "the process that %s cannot be confined",
 				    child->what);

@@ -11,8 +11,8 @@
 
 struct thaw_confined_child {
 	enum thaw_sandbox kind;
-	/* A directory that is its root, and the only place where it may write; -1: none. */
-	int root;
+	int place; /* as for thaw_sandbox_enter() */
+	bool root; /* its root directory is that place; for root only */
 	const int *keep; /* descriptors that it needs; -1: none */
 	unsigned keep_count;
 	bool log;	 /* it may write to the log; foreground: see thaw_log_open() */

@@ -153,7 +153,7 @@ static int run_decoder(const struct thaw_decoding *decoding, int fd, struct thaw
 	const int keep[] = { decoding->source->fd, fd, decoding->learned_fd };
 	const struct thaw_confined_child child = {
 		.kind = THAW_SANDBOX_WORKER,
-		.root = -1,
+		.place = -1,
 		.keep = keep,
 		.keep_count = sizeof(keep) / sizeof(keep[0]),
 		.log = decoding->log,

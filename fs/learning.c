@@ -107,7 +107,7 @@ static int write_file(const struct thaw_learning *learning, struct thaw_error *e
 	struct scribe scribe = { .learning = learning };
 	struct thaw_confined_child child = {
 		.kind = THAW_SANDBOX_WORKER,
-		.root = -1,
+		.place = -1,
 		.seconds = SCRIBE_SECONDS,
 		.what = "writes what was learned",
 		.work = write_learned,

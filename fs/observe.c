@@ -108,18 +108,19 @@ int thaw_observe(const struct thaw_view_options *given, char *const *argv,
 	return r;
 }
 
+/* By its footer and its table alone: it may be anybody's. */
 static bool is_image(const char *path, const uint8_t identity[THAW_DIGEST_SIZE])
 {
-	_cleanup_(thaw_image_freep) struct thaw_image *image = NULL;
+	uint8_t found[THAW_DIGEST_SIZE];
 	struct thaw_source *source;
 	struct stat st;
 
 	/* Only files: a pipe or a device could block or change by being opened. */
 	if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) ||
 	    thaw_source_open(path, NULL, &source) < 0 ||
-	    thaw_image_open(source, NULL, &image) < 0)
+	    thaw_image_identify(source, NULL, found) < 0)
 		return false;
-	return memcmp(thaw_image_info(image)->identity, identity, THAW_DIGEST_SIZE) == 0;
+	return memcmp(found, identity, THAW_DIGEST_SIZE) == 0;
 }
 
 int thaw_mounted_image(const struct thaw_stat *st, struct thaw_error *err,

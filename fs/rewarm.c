@@ -8,15 +8,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "confined-child.h"
 #include "thaw/image.h"
 #include "thaw/observe.h"
 #include "thaw/stat.h"
 #include "thaw/warm.h"
 #include "util/cleanup.h"
 #include "warm-pages.h"
+
+/* It reads through a mount, whose image may be far away. */
+#define SECONDS 86400u
 
 struct rewarm {
 	const struct thaw_image *image;
@@ -109,14 +114,63 @@ static int walk(struct rewarm *rewarm, const struct thaw_warm *set, uint32_t ops
 		       : 0; /* others are a file's own, and no more than a pity */
 }
 
+struct work {
+	struct thaw_source *source;
+	const uint8_t *identity;
+	const char *file, *warm;
+	int root_fd;
+	uint64_t *pages; /* shared */
+};
+
+/* The image may be anybody's: in a confined process, which ends. */
+static int rewarm_confined(void *userdata, struct thaw_error *err)
+{
+	const struct work *work = userdata;
+	struct rewarm rewarm = { .root_fd = work->root_fd, .fd = -1, .pages = work->pages };
+	struct thaw_warm_pages sets;
+	struct thaw_image *image;
+	int r = thaw_image_open_known(work->source, work->identity, err, &image);
+
+	if (r == 0)
+		r = thaw_warm_pages_init(&sets, image, work->file, work->warm, err);
+	if (r < 0)
+		return r;
+	rewarm.image = image;
+	for (unsigned i = 0; r == 0 && i < sets.count; i++)
+		r = walk(&rewarm, sets.sets[i], sets.infos[i].ops);
+	return r < 0 ? thaw_io(err, r, "the image cannot be read") : 0;
+}
+
+static int run_work(struct work *work, struct thaw_error *err, uint64_t *pages)
+{
+	const struct thaw_confined_child child = {
+		.kind = THAW_SANDBOX_READER,
+		.place = work->root_fd,
+		.keep = &work->source->fd,
+		.keep_count = 1,
+		.log = true,
+		.foreground = true,
+		.seconds = SECONDS,
+		.what = "reads what is warm",
+		.work = rewarm_confined,
+		.userdata = work,
+	};
+	int r;
+
+	work->pages = thaw_shared_memory(sizeof(*work->pages));
+	if (!work->pages)
+		return thaw_oom(err);
+	r = thaw_confined_child(&child, err);
+	*pages += *work->pages;
+	(void)munmap(work->pages, sizeof(*work->pages)); /* as it was mapped: cannot fail */
+	return r > 0 ? 0 : r;
+}
+
 int thaw_rewarm(const char *directory, const char *warm, struct thaw_error *err,
 		uint64_t *pages)
 {
-	_cleanup_(thaw_image_freep) struct thaw_image *image = NULL;
 	_cleanup_(freep) char *file = NULL;
-	struct rewarm rewarm = { .root_fd = -1, .fd = -1, .pages = pages };
-	struct thaw_warm_pages sets = { 0 };
-	struct thaw_source *source;
+	struct work work = { .warm = warm, .root_fd = -1 };
 	struct thaw_stat st;
 	int r;
 
@@ -124,23 +178,15 @@ int thaw_rewarm(const char *directory, const char *warm, struct thaw_error *err,
 	if (r == 0)
 		r = thaw_mounted_image(&st, err, &file);
 	if (r == 0)
-		r = thaw_source_open(file, err, &source);
-	if (r == 0)
-		r = thaw_image_open(source, err, &image);
-	if (r == 0)
-		r = thaw_warm_pages_init(&sets, image, file, warm, err);
+		r = thaw_source_open(file, err, &work.source);
 	if (r < 0)
 		return r;
-	rewarm.image = image;
-	rewarm.root_fd = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (rewarm.root_fd < 0)
-		r = thaw_io(err, -errno, "\"%.300s\"", directory);
-	for (unsigned i = 0; r == 0 && i < sets.count; i++)
-		r = walk(&rewarm, sets.sets[i], sets.infos[i].ops);
-	if (r == -EIO || r == -ENOTCONN)
-		r = thaw_io(err, r, "the image cannot be read");
-	closep(&rewarm.fd);
-	closep(&rewarm.root_fd);
-	thaw_warm_pages_deinit(&sets);
+	work.identity = st.identity;
+	work.file = file;
+	work.root_fd = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	r = work.root_fd < 0 ? thaw_io(err, -errno, "\"%.300s\"", directory)
+			     : run_work(&work, err, pages);
+	closep(&work.root_fd);
+	thaw_source_free(work.source);
 	return r;
 }

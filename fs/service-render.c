@@ -79,7 +79,7 @@ int service_find_interpreter(const struct thaw_facts *facts, struct thaw_error *
 	struct finding finding = { .facts = facts };
 	const struct thaw_confined_child child = {
 		.kind = THAW_SANDBOX_FINDER,
-		.root = -1,
+		.place = -1,
 		.seconds = FIND_SECONDS,
 		.what = "looks for an interpreter",
 		.work = find,
@@ -135,7 +135,8 @@ static int fill(void *userdata, int tree, struct thaw_error *err)
 	const int keep[] = { rendering->source->fd, rendering->image->index_fd };
 	const struct thaw_confined_child child = {
 		.kind = THAW_SANDBOX_RENDERER,
-		.root = tree,
+		.place = tree,
+		.root = true,
 		.keep = keep,
 		.keep_count = sizeof(keep) / sizeof(keep[0]),
 		.seconds = RENDER_SECONDS,

@@ -15,13 +15,32 @@
 #define MAP_WIDTH   160.0 /* the proportions that cells are made square for */
 #define MAP_HEIGHT  90.0
 #define ROWS_SHOWN  12u
+#define SETS_DRAWN  3u /* side by side, by patterns; of more, what any of them holds */
 
 struct cell {
 	const struct report_group *group; /* NULL: several */
-	uint64_t bytes, warm, touched;
+	uint64_t bytes, warm, touched, each[SETS_DRAWN];
 	size_t groups;
 	double x, y, width, height; /* percent */
 };
+
+/* How many sets have a part of each cell to themselves. */
+static unsigned sets_drawn(const struct report *report)
+{
+	return report->set_count <= SETS_DRAWN ? (unsigned)report->set_count : 1;
+}
+
+static void add_group(const struct report *report, struct cell *cell,
+		      const struct report_group *group)
+{
+	cell->bytes += group->bytes;
+	cell->warm += group->warm_any;
+	cell->touched += group->touched;
+	cell->groups++;
+	for (unsigned i = 0; i < sets_drawn(report); i++)
+		cell->each[i] += report->set_count <= SETS_DRAWN ? group->warm[i]
+								 : group->warm_any;
+}
 
 static size_t make_cells(const struct report *report, struct cell *cells)
 {
@@ -36,16 +55,11 @@ static size_t make_cells(const struct report *report, struct cell *cells)
 			continue;
 		if (count < CELLS_MAX &&
 		    (double)group->bytes >= SHARE_LEAST * (double)whole) {
-			cells[count++] = (struct cell){ .group = group,
-							.bytes = group->bytes,
-							.warm = group->warm_any,
-							.touched = group->touched };
+			cells[count] = (struct cell){ .group = group };
+			add_group(report, &cells[count++], group);
 			continue;
 		}
-		rest.bytes += group->bytes;
-		rest.warm += group->warm_any;
-		rest.touched += group->touched;
-		rest.groups++;
+		add_group(report, &rest, group);
 	}
 	if (rest.bytes > 0)
 		cells[count++] = rest;
@@ -121,19 +135,26 @@ static void write_name(FILE *html, const struct cell *cell)
 
 static void write_shares(const struct report *report, FILE *html, const struct cell *cell)
 {
-	bool several = report->set_count > 1 && cell->group;
+	bool several = report->set_count > 1 && cell->group, said = false;
 
 	if (report->set_count == 0)
 		return;
+	if (cell->warm == 0) {
+		html_raw(html, "nothing warm");
+		return;
+	}
 	html_percent(html, cell->warm, cell->bytes);
 	html_raw(html, " warm");
 	for (unsigned i = 0; several && i < report->set_count; i++) {
-		html_raw(html, i ? ", " : " (");
+		if (cell->group->warm[i] == 0)
+			continue;
+		html_raw(html, said ? ", " : " (");
 		html_string(html, report->sets[i].info.name);
 		html_raw(html, " ");
 		html_percent(html, cell->group->warm[i], cell->bytes);
+		said = true;
 	}
-	html_raw(html, several ? ")" : "");
+	html_raw(html, said ? ")" : "");
 }
 
 static void write_cell(const struct report *report, FILE *html, const struct cell *cell)
@@ -156,9 +177,14 @@ static void write_cell(const struct report *report, FILE *html, const struct cel
 		write_shares(report, html, cell);
 	}
 	html_raw(html, "\"><div class=\"tile\">");
-	if (report->set_count && cell->warm > 0)
-		fprintf(html, "<div class=\"fill\" style=\"height:%.2f%%\"></div>",
-			100.0 * (double)cell->warm / (double)cell->bytes);
+	for (unsigned i = 0; report->set_count && i < sets_drawn(report); i++)
+		if (cell->each[i] > 0)
+			fprintf(html,
+				"<div class=\"fill set%u\" style=\"left:%.2f%%;"
+				"width:%.2f%%;height:%.2f%%\"></div>",
+				i, 100.0 * i / sets_drawn(report),
+				100.0 / sets_drawn(report),
+				100.0 * (double)cell->each[i] / (double)cell->bytes);
 	html_raw(html, "<div class=\"label\"><b>");
 	write_name(html, cell);
 	html_raw(html, "</b><span class=\"more\">");
@@ -247,10 +273,16 @@ static void write_legend(const struct report *report, FILE *html)
 		if (seen[i])
 			fprintf(html, "<li><span class=\"key %s\"></span>%s</li>",
 				report_kind_name((enum report_kind)i), names[i]);
-	if (report->set_count)
-		html_raw(
-			html,
-			"<li><span class=\"key warm\"></span>share held by warm sets</li>");
+	for (unsigned i = 0; report->set_count && i < sets_drawn(report); i++) {
+		fprintf(html, "<li><span class=\"key fill set%u\"></span>", i);
+		if (report->set_count <= SETS_DRAWN) {
+			html_raw(html, "share held by warm set ");
+			html_string(html, report->sets[i].info.name);
+		} else {
+			html_raw(html, "share held by warm sets");
+		}
+		html_raw(html, "</li>");
+	}
 	html_raw(html, "</ul>\n");
 }
 
@@ -269,10 +301,14 @@ void report_write_treemap(const struct report *report, FILE *html)
 		 "<p>Each area is a package, or what belongs to none, as large as its "
 		 "files are when unpacked.");
 	if (report->set_count)
-		html_raw(
-			html,
-			" The hatched part from the bottom is what warm sets hold: it is "
-			"in memory before a session asks for it.");
+		html_raw(html,
+			 sets_drawn(report) > 1
+				 ? " The hatched parts from the bottom are what each "
+				   "warm set holds: it is in memory before a session "
+				   "asks for it."
+				 : " The hatched part from the bottom is what warm "
+				   "sets hold: it is in memory before a session asks "
+				   "for it.");
 	html_raw(html,
 		 "</p>\n<div class=\"map\" role=\"img\" aria-label=\"Areas by size: ");
 	for (size_t i = 0; i < count && i < 4; i++) {

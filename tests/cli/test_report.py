@@ -283,6 +283,37 @@ def test_coverage_and_waste(paged, first, count, used):
     assert run_["dropped_events"] == 0
 
 
+def fills(parsed):
+    """{class: (left, width, height)} of what is hatched; there is one cell."""
+    found = {}
+    for at, (tag, name, value) in enumerate(parsed.attributes):
+        if tag == "div" and name == "class" and value.startswith("fill"):
+            style = dict(part.split(":") for part in parsed.attributes[at + 1][2].split(";"))
+            found[value] = tuple(float(style[key].rstrip("%")) for key in ("left", "width", "height"))
+    return found
+
+
+@pytest.mark.fuse
+def test_sets_side_by_side(paged):
+    """Each has a part of the cell, and a pattern; four of them have one together."""
+    size = PAGES * 4096 - 100 + 20000
+    share = lambda pages: round(100 * pages * 4096 / size, 2)  # noqa: E731
+    parsed = page(paged)
+    assert fills(parsed) == {"fill set0": (0, 100, share(30))}
+    for name, first, count in (("more", 50, 40), ("idle", 0, 0), ("last", 0, 10)):
+        thaw("warm", paged, f"--name={name}", "-c", read_pages(first, count) if count else "true")
+        if name == "idle":
+            parsed = page(paged)
+            assert fills(parsed) == {"fill set0": (0, 33.33, share(30)),
+                                     "fill set1": (33.33, 33.33, share(40))}
+            for text in ("held by warm set part", "held by warm set more", "held by warm set idle"):
+                assert text in parsed.text
+            assert "idle 0" not in parsed.text
+    parsed = page(paged)
+    assert fills(parsed) == {"fill set0": (0, 100, share(60))}
+    assert "share held by warm sets" in parsed.text
+
+
 @pytest.mark.fuse
 def test_timeline(paged):
     report = figures(paged, "--", "sh", "-c", f"{read_pages(0, 100)}; sleep 0.3")

@@ -255,7 +255,7 @@ static int take_name(void *userdata, const char *option, char *value)
 
 	if (!thaw_warm_name_valid(value))
 		return tool_bad_value("warm", option, value,
-				      "1 to 31 letters, digits, . _ -");
+				      "1 to 31 letters, digits, . _ - (and not all or none)");
 	warm->name = value;
 	return THAW_EXIT_OK;
 }

@@ -138,6 +138,10 @@ def test_usage(arguments):
     assert thaw_fails(USAGE, "warm", "warm", *arguments).out == b""
 
 
+def test_reserved_names():
+    thaw_fails(USAGE, "'none' is not .*not all or none", "warm", "--name=none", "x", "--", "true")
+
+
 def test_alias(work):
     path = image("small", work)
     script = 'test "$THAW_ENV" = "$PWD/my env" && test -x "my env/bin/python" && ' \

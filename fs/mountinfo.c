@@ -165,6 +165,7 @@ int thaw_mountinfo_find(const char *path, struct thaw_error *err,
 		if (!parse(text, &line) || strcmp(line.path, path) != 0)
 			continue;
 		found = true; /* a later line lies on top */
+		to->id = atoi(line.id);
 		to->ours = kind_of(&line) == THAW_MOUNT_IMAGE;
 		to->view = kind_of(&line) == THAW_MOUNT_VIEW;
 		(void)snprintf(to->device, sizeof(to->device), "%s", line.device);

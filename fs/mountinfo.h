@@ -10,6 +10,7 @@
 #define THAW_MOUNT_SOURCE "thaw:"
 
 struct thaw_mountpoint {
+	int id;		   /* the kernel's number */
 	bool ours;	   /* an image's mount: of type fuse.thaw */
 	bool view;	   /* an overlay whose source begins with THAW_MOUNT_SOURCE */
 	char device[32];   /* major:minor, which no other mount has while this one lives */

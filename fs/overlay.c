@@ -18,6 +18,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "thaw/format.h"
 #include "util/cleanup.h"
 #include "util/growing.h"
 
@@ -295,14 +296,21 @@ int thaw_overlay_mount(const struct thaw_overlay *overlay, const char *directory
 }
 
 /* Only a view may be taken away or replaced, and only as the topmost mount. */
-static int check_view(const char *directory, struct thaw_error *err)
+static int find_view(const char *directory, struct thaw_error *err,
+		     struct thaw_mountpoint *ret_view)
 {
-	struct thaw_mountpoint mountpoint;
-	int r = thaw_mountinfo_find(directory, err, &mountpoint);
+	int r = thaw_mountinfo_find(directory, err, ret_view);
 
-	if (r == 0 && !mountpoint.view)
+	if (r == 0 && !ret_view->view)
 		return thaw_refused(err, "\"%.300s\" is not a view of thaw's", directory);
 	return r;
+}
+
+static int check_view(const char *directory, struct thaw_error *err)
+{
+	struct thaw_mountpoint view;
+
+	return find_view(directory, err, &view);
 }
 
 /* The old one's files are free again only when nobody has it any more. */
@@ -361,19 +369,74 @@ int thaw_overlay_replace(const struct thaw_overlay *old,
 	return r < 0 ? on_directory(r, directory, err) : 0;
 }
 
+/*
+ * Which mount a name in a directory leads to; -errno. Who serves it is not asked: it may be
+ * dead, which must not keep it from being unmounted.
+ */
+static int mount_at(int directory, const char *name)
+{
+	_cleanup_(closep) int fd = openat(directory, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	_cleanup_(closefp) FILE *file = NULL;
+	char path[64], line[128];
+	int id = -ENOENT;
+
+	if (fd < 0)
+		return -errno;
+	(void)snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	file = fopen(path, "re");
+	if (!file)
+		return -errno;
+	while (id < 0 && fgets(line, sizeof(line), file))
+		if (sscanf(line, "mnt_id: %d", &id) != 1)
+			id = -ENOENT;
+	return id;
+}
+
+/*
+ * A mount in a directory that we hold: the way to that may have been exchanged since the table
+ * of mounts was read, by whoever owns a part of it, for one that leads to somebody else's.
+ */
+static int unmount_in(int parent, const char *name, const struct thaw_mountpoint *view,
+		      int flags)
+{
+	char place[THAW_NAME_MAX + 64];
+	int id = mount_at(parent, name);
+
+	if (id < 0)
+		return id;
+	if (id != view->id)
+		return -EAGAIN;
+	/* Descriptors of the mount itself would make it busy. */
+	(void)snprintf(place, sizeof(place), "/proc/self/fd/%d/%s", parent, name);
+	return umount2(place, UMOUNT_NOFOLLOW | flags) < 0 ? -errno : 0;
+}
+
 int thaw_overlay_unmount(const char *directory, bool lazy, struct thaw_error *err)
 {
-	int r = check_view(directory, err);
+	const char *slash = strrchr(directory, '/');
+	_cleanup_(freep) char *parent = NULL;
+	_cleanup_(closep) int fd = -1;
+	struct thaw_mountpoint view;
+	int r = find_view(directory, err, &view);
 
 	if (r != 0)
 		return r;
-	if (umount2(directory, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0)
-		return 0;
-	if (errno == EBUSY)
+	parent = slash ? strndup(directory, (size_t)(slash - directory) + 1) : NULL;
+	if (!parent)
+		return slash ? thaw_oom(err) : thaw_refused(err, "\"%.300s\"", directory);
+	fd = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	r = fd < 0 ? -errno
+		   : strlen(slash + 1) > THAW_NAME_MAX
+		   ? -ENAMETOOLONG
+		   : unmount_in(fd, slash + 1, &view, lazy ? MNT_DETACH : 0);
+	if (r == -EAGAIN)
+		return thaw_refused(err, "\"%.300s\" was moved while it was unmounted", directory);
+	if (r == -EBUSY)
 		return thaw_io(err, -EBUSY, "the view at \"%.300s\" is in use",
 			       directory);
-	return thaw_io(err, -errno, "the view at \"%.300s\" cannot be unmounted",
-		       directory);
+	return r < 0 ? thaw_io(err, r, "the view at \"%.300s\" cannot be unmounted",
+			       directory)
+		     : 0;
 }
 
 /* The topmost mount at path: its number, or 0; whether entry is among those there. */

@@ -7,12 +7,13 @@ import pytest
 
 from support import command
 from support.command import thaw
-from support.spark import require_java, server
+from support.spark import log, others, require_java, server
 from support.warm import fixtures, once
 
 
 def _prefix(path):
-    thaw("pack", fixtures.get("prefix").archive, "-o", path, "--quiet", timeout=120)
+    # A low level: a third of the time, and nothing here depends on the size.
+    thaw("pack", fixtures.get("prefix").archive, "-o", path, "--quiet", "--level=3", timeout=120)
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +25,19 @@ def java():
 def scientific(session_directory):
     """An image with its own interpreter, numpy, pandas and pyarrow."""
     return once("scientific.thaw", _prefix)
+
+
+@pytest.fixture(scope="session")
+def other(session_directory):
+    """
+    other("3.12", path): an executable image with that interpreter, and an older pandas than
+    the scientific one has.
+    """
+    def make(version, python):
+        return once(f"other-{version}.thaw", lambda path: thaw(
+            "pack", others.get(version, log) / "wheels", "-o", path, "--quiet", "--level=1",
+            "--executable", "--with-python", "--python", python, timeout=120))
+    return make
 
 
 @pytest.fixture(scope="session")

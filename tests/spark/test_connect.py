@@ -7,8 +7,9 @@ import signal
 
 import pytest
 
+from support import command
 from support.mounts import wait_until
-from support.spark import server
+from support.spark import log, server, sparks
 
 pytestmark = pytest.mark.fuse
 
@@ -99,6 +100,18 @@ def test_embedded(cluster, scientific, stubs, name, python, alias, request):
     assert [path.name for path in images.iterdir()] == [f"{identity}.thaw"]
 
 
+@pytest.mark.heavy
+def test_spark_3(scientific, stubs, work):
+    """Connect of Spark 3.5, whose server comes from Maven."""
+    if not shutil.which("mvn"):
+        pytest.skip("no Maven")
+    with server("spark3", "local-cluster[2,1,512]", work, spark_jars=sparks.connect_jar(log)) as running:
+        for name, python, alias in [("environment.tar.gz", "environment/bin/python", "environment"),
+                                    ("environment.pex", "./environment.pex", "")]:
+            told = running.client(EVERYTHING, stubs(name), python, alias)
+            check_everything(told, identity_of(scientific))
+
+
 CELL_TWICE = """
 spark = connect()
 for i in range(2):
@@ -157,6 +170,15 @@ def test_missing_image_is_one_clear_line(cluster, scientific, stubs):
     assert "Error from python worker" in error and "bad data" not in error.lower()
 
 
+def disk_use(directory):
+    """Bytes on the disk; several names of one file are one."""
+    sizes = {}
+    for path in pathlib.Path(directory).rglob("*"):
+        status = path.lstat()
+        sizes[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return sum(sizes.values())
+
+
 FOUR = """
 import threading
 def one(number):
@@ -177,7 +199,12 @@ def test_four_sessions_at_once(cluster, stubs):
     results = cluster.client(FOUR, stubs("environment.tar.gz"), timeout=170)["results"]
     assert len(results) == 4
     assert len({place[0] for result in results for place in result}) == 1
-    assert len({place[2].rpartition("/")[2] for result in results for place in result}) == 4
+    directories = {place[2] for result in results for place in result}
+    assert len({path.rpartition("/")[2] for path in directories}) == 4
+    # What a further session costs: the launcher, packed and unpacked, and nothing else.
+    launcher = os.path.getsize(command.binary())
+    for path in directories:
+        assert disk_use(path) < 2 * launcher + (1 << 16), os.listdir(path)
 
 
 EVICTED = """

@@ -19,6 +19,7 @@ from .mounts import mount_table, processes, wait_until
 
 sys.path.insert(0, str(command.PROJECT / "tests" / "fixtures"))
 
+import others  # noqa: E402
 import sparks  # noqa: E402
 
 START_TIMEOUT = 90
@@ -182,12 +183,13 @@ class Server:
         """Run a client; what it tells, as one dictionary. The rest is in `output`."""
         return self.start_client(script, *arguments).finish(code, timeout)
 
-    def start_client(self, script, *arguments):
+    def start_client(self, script, *arguments, other=None):
+        """other: (version, path) of another Python for it, as of others.other_python()."""
         self.clients += 1
         path = self.directory / f"client{self.clients}.py"
         # Not by exit(): PySpark's sessions may hang when the interpreter collects them.
         path.write_text(f"{PRELUDE}{script}\nsys.stdout.flush()\nos._exit(0)\n")
-        return Client(self, path, arguments)
+        return Client(self, path, arguments, other)
 
     def executors(self):
         return self.traces.live("CoarseGrainedExecutorBackend")
@@ -209,12 +211,16 @@ class Server:
 
 
 class Client:
-    def __init__(self, server, path, arguments):
+    def __init__(self, server, path, arguments, other):
         self.path = path
+        env, python = server.traces.environment(server.spark), server.spark.python
+        if other:
+            version, python = other
+            env["PYTHONPATH"] = others.client_path(version, server.spark, log)
         self.process = subprocess.Popen(
-            [server.spark.python, "-B", path, f"sc://127.0.0.1:{server.port}", server.directory,
+            [python, "-B", path, f"sc://127.0.0.1:{server.port}", server.directory,
              *map(str, arguments)],
-            env=server.traces.environment(server.spark), cwd=server.directory,
+            env=env, cwd=server.directory,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def finish(self, code=0, timeout=CLIENT_TIMEOUT):

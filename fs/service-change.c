@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "service-internal.h"
+#include "strangers.h"
 #include "util/cleanup.h"
 
 static void change_done(struct job *job, const struct job_message *message)
@@ -177,7 +178,7 @@ static void change(struct connection *connection, bool add)
 		request->lease.gid = view->lease.gid;
 	}
 	if (r < 0) {
-		(void)safe_close(fd);
+		stranger_close(fd);
 		request_free(request);
 		free(job);
 		return;

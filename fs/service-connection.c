@@ -18,6 +18,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "strangers.h"
 #include "util/cleanup.h"
 
 static void connection_ready(struct source *source, uint32_t events);
@@ -316,10 +317,26 @@ static void connection_next(struct connection *connection)
 		}
 		connection->busy = true;
 		dispatch(connection);
+		/* What the call has not taken: no job is to inherit it. */
+		thaw_varlink_message_close(&connection->message);
 	}
 	if (connection->ended && !connection->busy && !connection->stream.out)
 		connection_leave(connection);
 	listen_as_needed(connection);
+}
+
+/*
+ * Descriptors of a call that has not come whole, or has not had its turn. Each job that is
+ * forked meanwhile has them to close, and would wait for what they lead to.
+ */
+static bool holds_others_up(const struct connection *connection)
+{
+	const struct thaw_varlink *stream = &connection->stream;
+	bool may_wait = false;
+
+	for (unsigned i = 0; i < stream->fd_count && !connection->privileged; i++)
+		may_wait = may_wait || stranger_may_wait(stream->fds[i].fd);
+	return may_wait;
 }
 
 static void connection_ready(struct source *source, uint32_t events)
@@ -348,6 +365,16 @@ static void connection_ready(struct source *source, uint32_t events)
 		return;
 	}
 	connection_next(connection);
+	/* The rest of it may have come by now. */
+	while (r == 0 && !connection->gone && holds_others_up(connection)) {
+		r = connection->busy ? -EBUSY : thaw_varlink_receive(&connection->stream);
+		if (r == 0)
+			connection_next(connection);
+	}
+	if (!connection->gone && holds_others_up(connection)) {
+		connection->service->metrics.clients_dropped++;
+		connection_leave(connection);
+	}
 }
 
 /* -- coming and going -- */

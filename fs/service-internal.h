@@ -43,6 +43,8 @@
 #define SERVICE_VIEWS_USER	 512u
 #define SERVICE_REGISTERED_MAX	 4096u /* archives, by ordinary users, in one run */
 #define SERVICE_JOBS_MAX	 128u  /* at a time; beyond it, calls are refused */
+#define SERVICE_JOBS_USER	 64u   /* of one ordinary user */
+#define SERVICE_JOBS_ROOT	 32u   /* that ordinary users cannot take */
 #define SERVICE_GRACE		 60u   /* seconds that a lost connection's views stay */
 #define SERVICE_LINGER		 10u   /* seconds that an unused image stays mounted */
 
@@ -134,12 +136,12 @@ int connection_invalid(struct connection *connection, const char *parameter);
 enum job_message_kind {
 	JOB_FOUND = 1, /* to the service: the caller's path and images are these */
 	JOB_PREPARED,  /* the directory stands, the scratch layer too */
-	JOB_WANT,      /* the mount of image `number`; identities[0]: its index's digest */
-	JOB_LAUNCHED,  /* it was launched, or could not be */
-	JOB_INDEX,     /* the index of image `number`, for later jobs: a descriptor */
+	JOB_WANT,     /* the mount of image `number`; identities[0]: its index's digest */
+	JOB_LAUNCHED, /* it was launched, or could not be */
+	JOB_INDEX,    /* the index of image `number`, for later jobs: a descriptor */
 	JOB_DONE,
-	JOB_GO,	    /* to the job: the directory is reserved for it */
-	JOB_READY,  /* the image is mounted at path; with its index, if that is known */
+	JOB_GO,	   /* to the job: the directory is reserved for it */
+	JOB_READY, /* the image is mounted at path; with its index, if that is known */
 	/* It is to be mounted at path, by this job; value: learn; fd: what was learned. */
 	JOB_LAUNCH,
 };
@@ -177,8 +179,8 @@ struct job {
 	struct image *waits_for_image;
 	unsigned wanted; /* number of the image that it waits for */
 	uint8_t index_digest[THAW_DIGEST_SIZE]; /* of that image */
-	bool done;	 /* has said DONE */
-	bool ended;	 /* to be swept */
+	bool done;				/* has said DONE */
+	bool ended;				/* to be swept */
 	/* fd: descriptor that came with it, or -1; taken by setting *fd to -1. */
 	void (*message)(struct job *job, const struct job_message *message, int *fd);
 	void (*end)(struct job *job); /* the process has ended, or will say no more */

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "rewarm.h"
+#include "strangers.h"
 #include "thaw/gc.h"
 #include "thaw/stat.h"
 #include "util/cleanup.h"
@@ -217,7 +218,7 @@ static int source_of(struct connection *connection, const char *path, const char
 
 	if (path[0] != '/')
 		return connection_invalid(connection, "source");
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+	if (stranger_stat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
 		connection_refuse(connection, "Refused", "the source is no regular file");
 		return -EPERM;
 	}
@@ -234,7 +235,7 @@ static void method_lookup(struct connection *connection)
 {
 	struct service *service = connection->service;
 	const char *path = NULL, *options = "";
-	_cleanup_(closep) int fd = -1;
+	_cleanup_(stranger_closep) int fd = -1;
 	_cleanup_(freep) char *own = NULL;
 	struct thaw_catalogue_source source;
 	struct thaw_catalogue_image image;
@@ -269,7 +270,7 @@ static void method_register(struct connection *connection)
 	struct service *service = connection->service;
 	const char *path = NULL, *options = "", *image_path = NULL, *identity = NULL,
 		   *slash;
-	_cleanup_(closep) int fd = -1;
+	_cleanup_(stranger_closep) int fd = -1;
 	_cleanup_(freep) char *own = NULL;
 	struct thaw_catalogue_image image = { 0 };
 	struct thaw_catalogue_source source;
@@ -563,6 +564,26 @@ static void method_gc(struct connection *connection)
 
 /* -- all of them -- */
 
+/*
+ * A job lasts as long as the storage that its caller's descriptor leads to lets it wait,
+ * and longer than its connection.
+ */
+static bool too_many_jobs(const struct connection *connection)
+{
+	const struct service *service = connection->service;
+	uid_t uid = connection->uid;
+	unsigned own = 0;
+
+	if (connection->privileged)
+		return service->job_count >= SERVICE_JOBS_MAX;
+	for (const struct job *job = service->jobs; job; job = job->next)
+		own += (job->connection && job->connection->uid == uid) ||
+		       (job->request && job->request->uid == uid) ||
+		       (job->view && job->view->lease.uid == uid);
+	return own >= SERVICE_JOBS_USER ||
+	       service->job_count >= SERVICE_JOBS_MAX - SERVICE_JOBS_ROOT;
+}
+
 void method_dispatch(struct connection *connection, const char *name)
 {
 	static const struct {
@@ -592,7 +613,7 @@ void method_dispatch(struct connection *connection, const char *name)
 	for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
 		if (strcmp(methods[i].name, name) != 0)
 			continue;
-		if (methods[i].job && connection->service->job_count >= SERVICE_JOBS_MAX)
+		if (methods[i].job && too_many_jobs(connection))
 			connection_refuse(connection, "Limit",
 					  "too much is going on; try again");
 		else

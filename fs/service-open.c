@@ -17,15 +17,23 @@
 #include <unistd.h>
 
 #include "keeper-state.h"
+#include "strangers.h"
 #include "util/cleanup.h"
+
+static void close_images(struct request *request)
+{
+	for (unsigned i = 0; i < 1 + THAW_LAYERS_MAX; i++) {
+		stranger_close(request->image_fds[i]);
+		request->image_fds[i] = -1;
+	}
+}
 
 void request_free(struct request *request)
 {
 	if (!request)
 		return;
 	thaw_lease_deinit(&request->lease);
-	for (unsigned i = 0; i < 1 + THAW_LAYERS_MAX; i++)
-		closep(&request->image_fds[i]);
+	close_images(request);
 	closep(&request->process_fd);
 	free(request->directory);
 	free(request->groups);
@@ -139,11 +147,16 @@ static int take_lease(struct connection *connection, struct request *request,
 		lease->pid = (pid_t)pid;
 		request->process_fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
 		lease->pid_start = thaw_process_began(lease->pid);
-		if (request->process_fd < 0 || lease->pid_start == 0) {
+		if (request->process_fd >= 0 && lease->pid_start != 0)
+			return 0;
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
+			connection_refuse(connection, "Io",
+					  "process %d cannot be followed: %s", (int)pid,
+					  strerror(errno));
+		else
 			connection_refuse(connection, "NotFound", "process %d has ended",
 					  (int)pid);
-			return -ESRCH;
-		}
+		return -ESRCH;
 	} else if (strcmp(kind, "connection") != 0) {
 		return connection_invalid(connection, "kind");
 	}
@@ -247,7 +260,7 @@ static int take_open(struct connection *connection, struct request *request)
 		       { "uid", PARAMETER_NUMBER, false, &uid },
 		       { "gid", PARAMETER_NUMBER, false, &gid });
 	if (r < 0) {
-		(void)safe_close(fd);
+		stranger_close(fd);
 		return r;
 	}
 	request->lease.scratch_size = (uint64_t)size;
@@ -713,8 +726,7 @@ void request_start(struct connection *connection, struct request *request,
 	r = job_start(connection->service, job, run, keep, descriptors(request, keep));
 	if (r == 0) {
 		/* The child has them. */
-		for (unsigned i = 0; i < 1 + THAW_LAYERS_MAX; i++)
-			closep(&request->image_fds[i]);
+		close_images(request);
 		return;
 	}
 	if (job->view)

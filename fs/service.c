@@ -34,7 +34,7 @@
  */
 #define LOOK_INTERVAL(service) (1u + (service)->view_count / 256)
 /* Jobs of a service that was killed are killed too: how long that may take. */
-#define JOBS_END_MS 10000
+#define JOBS_END_MS	       10000
 
 /* -- events -- */
 
@@ -179,6 +179,13 @@ static int directories(struct service *service, struct thaw_error *err)
 					 &service->scratch_directory);
 	if (r == 0)
 		r = thaw_state_directory("layers", NULL, err, &service->layers_directory);
+	/* To be walked by all; whoever made them before us may have had another umask. */
+	if (r == 0 && service->root &&
+	    (chmod(service->runtime, 0755) < 0 ||
+	     chmod(service->images_directory, 0755) < 0 ||
+	     chmod(service->sessions_directory, 0755) < 0))
+		r = thaw_io(err, -errno, "\"%.300s\" cannot be opened to all",
+			    service->runtime);
 	return r;
 }
 
@@ -200,7 +207,8 @@ static void say_where_state_is(struct service *service)
  */
 static void wait_for_jobs(struct service *service)
 {
-	for (int waited = 0; flock(service->lock_fd, LOCK_EX | LOCK_NB) < 0; waited += 5) {
+	for (int waited = 0; flock(service->lock_fd, LOCK_EX | LOCK_NB) < 0;
+	     waited += 5) {
 		if (errno != EWOULDBLOCK || waited >= JOBS_END_MS) {
 			service_log(service, LOG_WARNING, "earlier-jobs-stay", NULL);
 			return;
@@ -336,6 +344,7 @@ static int start(struct service *service, struct thaw_error *err)
 	service->journal = getenv("JOURNAL_STREAM") != NULL;
 	service->started = (int64_t)time(NULL);
 	raise_limit();
+	(void)umask(022); /* whoever started us */
 	r = directories(service, err);
 	if (r == 0)
 		say_where_state_is(service);
@@ -369,7 +378,10 @@ static bool drained(const struct service *service)
 
 static void sweep(struct service *service)
 {
+	unsigned jobs = service->job_count;
+
 	jobs_sweep(service);
+	service->metrics_stale = service->metrics_stale || service->job_count != jobs;
 	connections_sweep(service);
 	views_sweep(service);
 	images_sweep(service);
@@ -463,6 +475,8 @@ int thaw_serve(const struct thaw_serve_options *given, struct thaw_error *err)
 		notify("READY=1\nSTATUS=serving");
 		r = loop(&service, err);
 		notify("STOPPING=1");
+		if (service.metrics_stale)
+			metrics_write(&service);
 		service_log(&service, LOG_INFO, "stopping", "why",
 			    drained(&service) ? "drained" : "told to", NULL);
 	}

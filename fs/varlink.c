@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "strangers.h"
 #include "util/cleanup.h"
 #include "util/growing.h"
 
@@ -24,7 +25,7 @@ struct thaw_varlink_output {
 void thaw_varlink_message_close(struct thaw_varlink_message *message)
 {
 	for (unsigned i = 0; i < message->fd_count; i++)
-		closep(&message->fds[i]);
+		stranger_close(message->fds[i]);
 	message->fd_count = 0;
 }
 
@@ -50,7 +51,7 @@ void thaw_varlink_deinit(struct thaw_varlink *stream)
 	if (!stream)
 		return;
 	for (unsigned i = 0; i < stream->fd_count; i++)
-		closep(&stream->fds[i].fd);
+		stranger_close(stream->fds[i].fd);
 	while (stream->out) {
 		struct thaw_varlink_output *next = stream->out->next;
 
@@ -95,7 +96,7 @@ static int keep_fds(struct thaw_varlink *stream, const struct msghdr *message,
 
 			memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
 			if (stream->fd_count == THAW_VARLINK_FDS_MAX) {
-				(void)safe_close(fd);
+				stranger_close(fd);
 				r = -EMSGSIZE;
 				continue;
 			}

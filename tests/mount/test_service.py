@@ -429,6 +429,13 @@ def test_metrics(work, image):
         for line in text.splitlines():
             assert line.startswith(("# HELP thaw_", "# TYPE thaw_", "thaw_")), line
         assert not [n for n in os.listdir(work) if n.endswith(".tmp")]
+        client.close_view("s")
+        # What is told last is true for as long as nothing happens.
+        wait_until(lambda: {"thaw_views 0", "thaw_jobs 0"} <=
+                   set((work / "thaw.prom").read_text().splitlines()), "the file")
+        node.stop()
+        assert "thaw_closes_total 1\n" in (work / "thaw.prom").read_text()
+        node.start()
 
 
 def test_log_lines(node, work, image):

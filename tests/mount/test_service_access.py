@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
-from support.command import REFUSED, one_error_line, run, thaw
-from support.mounts import mount_at, wait_until
+from support.command import REFUSED, environment, one_error_line, run, thaw
+from support.mounts import mount_at, mounted, wait_until
 from support.service import Service, identity, service, thaw_client
 from support.tars import member, tar
 
@@ -248,6 +248,26 @@ def test_writable_view_of_a_user(node, work, image, home, user):
 
 
 @pytest.mark.root
+def test_umask_of_whoever_starts_it(work, image, home, user):
+    """Root's, on many machines, lets nobody else in; and so may have been earlier ones."""
+    before = os.umask(0o077)
+    try:
+        node = Service(work)
+        node.start()
+    finally:
+        os.umask(before)
+    try:
+        as_user(node, user, "open", "s", image, home / "view")
+        assert run("cat", node.runtime / "sessions" / "s" / "view" / "file",
+                   user=user).out == b"data"
+        mounted, = node.images()
+        assert run("cat", pathlib.Path(mounted["directory"]) / "file", user=user).out == b"data"
+        node.drain()
+    finally:
+        node.kill()
+
+
+@pytest.mark.root
 def test_too_many_connections(node, user):
     """A user who takes all he can get leaves room for others."""
     script = ("import socket, sys\n"
@@ -273,6 +293,79 @@ def test_too_many_connections(node, user):
         assert node.metrics()["thaw_connections_refused_total"] == 136
     finally:
         process.communicate(timeout=20)
+
+
+HANGING = """
+import array, os, socket, sys
+sys.path.insert(0, sys.argv[1])
+import thaw_client
+fd = os.open(sys.argv[3], os.O_RDONLY)
+print("open", flush=True)
+sys.stdin.readline()
+def ask(number):
+    client = thaw_client.Client(sys.argv[2], timeout=20)
+    client.send("Open", {"session": "s", "image": "x", "fd": 0,
+                         "directory": f"{sys.argv[4]}/v{number}"}, [fd])
+    return client
+clients = [ask(number) for number in range(64)]
+print("asked", flush=True)
+sys.stdin.readline()
+for client in clients:
+    client.close()
+try:
+    print(ask(64).receive())
+except thaw_client.NodeError as error:
+    print(error.name, flush=True)
+# Calls that only look at the file, and one that does not come whole.
+client = thaw_client.Client(sys.argv[2], timeout=20)
+try:
+    print(client.call("Lookup", {"source": "/x", "fd": 0}, [fd]))
+except thaw_client.NodeError as error:
+    print(error.name, flush=True)
+client.socket.sendmsg([b"{"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
+print(client.socket.recv(1), flush=True)
+"""
+
+
+@pytest.mark.root
+def test_jobs_that_hang_leave_room_for_root(node, work, image, home, user):
+    """With storage that does not answer, here an image inside of a mount that is stopped."""
+    library = work / "lib"
+    library.mkdir()
+    (library / "thaw_client.py").write_text(pathlib.Path(thaw_client.__file__).read_text())
+    (work / "outer.tar").write_bytes(tar(member(b"env.thaw", image.read_bytes())))
+    thaw("pack", work / "outer.tar", "--quiet", "-o", work / "outer.thaw")
+    with mounted(work / "outer.thaw", work / "storage") as storage:
+        script = subprocess.Popen(
+            ["python3", "-c", HANGING, library, node.socket, storage.path / "env.thaw", home],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, user=user.pw_uid, group=user.pw_gid,
+            extra_groups=[], bufsize=0, env=environment())
+        assert script.stdout.readline() == b"open\n"
+        stopped = [storage.process.pid, storage.worker]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        for task in [t for pid in stopped for t in pathlib.Path(f"/proc/{pid}/task").iterdir()]:
+            wait_until(lambda: (task / "stat").read_text().rpartition(")")[2].split()[0] == "T",
+                       "the storage to stop")
+        try:
+            script.stdin.write(b"\n")
+            assert script.stdout.readline() == b"asked\n"
+            wait_until(lambda: node.metrics()["thaw_jobs"] == 64, "the jobs to hang")
+            script.stdin.write(b"\n")
+            assert script.stdout.readline() == b"Limit\n"
+            assert script.stdout.readline() == b"NotFound\n"
+            assert script.stdout.readline() == b"b''\n"
+            node.thaw("open", "r", image, work / "view")
+            assert (work / "view" / "file").read_bytes() == b"data"
+        finally:
+            for pid in reversed(stopped):
+                os.kill(pid, signal.SIGCONT)
+            script.communicate(timeout=20)  # its end closes the file, which waited too
+        wait_until(lambda: node.metrics()["thaw_jobs"] == 0, "the jobs to go on")
+        with node.client() as client:
+            for session in {view["session"] for view in client.list()}:
+                client.close_view(session, force=True)
+        wait_until(lambda: not node.images(), "the storage not to be in use")
 
 
 def test_service_of_an_ordinary_user(work, image, user):

@@ -13,6 +13,7 @@ struct keeper {
 	int life[2]; /* a pipe; workers have its first end, we alone the second */
 	int signals; /* SIGTERM and SIGINT: end; SIGHUP: hand over; SIGUSR1: end learning */
 	bool foreground;
+	int caller_fd; /* warming waits for its end (keeper.h); -1: for nothing */
 	struct thaw_warmer warmer;
 	struct thaw_lookahead lookahead;
 
@@ -54,6 +55,8 @@ void thaw_keeper_program(char *path, size_t size);
  * The serving must be shared. thaw_keeper_loop() undoes it.
  */
 _must_check_ int thaw_keeper_init(struct keeper *keeper, const struct thaw_keeper *given);
+/* What is to be pushed is pushed from now on. */
+void thaw_keeper_start_warmer(struct keeper *keeper);
 /* Start a worker now. */
 void thaw_keeper_start_worker(struct keeper *keeper);
 /* This worker is there already: ours, or our predecessor's. Takes pidfd. */

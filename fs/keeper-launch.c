@@ -135,8 +135,9 @@ static int start_once(const char *how, const int *fds, unsigned count, const cha
 	return r;
 }
 
+/* ret_hold: the pipe, or NULL to have it closed. */
 static int start(const char *how, const int *fds, unsigned count, const char *scope,
-		 struct thaw_error *err, int *ret_pidfd)
+		 struct thaw_error *err, int *ret_pidfd, int *ret_hold)
 {
 	_cleanup_(closep) int pipe_fd = -1;
 	_cleanup_(closep) int pidfd = -1;
@@ -159,6 +160,8 @@ static int start(const char *how, const int *fds, unsigned count, const char *sc
 	if (pidfd < 0)
 		return thaw_io(err, -errno, "the keeper has ended");
 	*ret_pidfd = steal_fd(&pidfd);
+	if (ret_hold)
+		*ret_hold = steal_fd(&pipe_fd);
 	return 0;
 }
 
@@ -186,8 +189,9 @@ static int write_plan(struct thaw_plan *plan, const struct thaw_keeper_launch *l
 }
 
 int thaw_keeper_launch(const struct thaw_keeper_launch *launch, struct thaw_error *err,
-		       int *ret_pidfd)
+		       int *ret_pidfd, int *ret_hold)
 {
+	_cleanup_(closep) int hold = -1;
 	struct thaw_state *state = NULL;
 	char path[PATH_MAX];
 	struct stat st;
@@ -204,7 +208,7 @@ int thaw_keeper_launch(const struct thaw_keeper_launch *launch, struct thaw_erro
 	if (r == 0) {
 		const int fds[] = { state->fd, launch->image_fd };
 
-		r = start("launched", fds, 2, launch->scope, err, &pidfd);
+		r = start("launched", fds, 2, launch->scope, err, &pidfd, &hold);
 	}
 	/* Mounted is not yet serving: the first answer is what the caller waits for. */
 	if (r == 0 && stat(launch->directory, &st) < 0) {
@@ -217,6 +221,8 @@ int thaw_keeper_launch(const struct thaw_keeper_launch *launch, struct thaw_erro
 		(void)unlink(path); /* ours, made above */
 	else
 		*ret_pidfd = pidfd;
+	if (r == 0 && ret_hold)
+		*ret_hold = steal_fd(&hold);
 	return r;
 }
 
@@ -311,7 +317,7 @@ int thaw_keeper_adopt(const char *state_directory, const char *scope, struct tha
 	} else {
 		const int fds[] = { state->fd };
 
-		r = start("adopting", fds, 1, scope, err, ret_pidfd);
+		r = start("adopting", fds, 1, scope, err, ret_pidfd, NULL);
 	}
 	thaw_state_free(state);
 	return r;
@@ -358,7 +364,7 @@ int thaw_keep_start(const char *image, const char *directory, const char *state_
 	if (r == 0)
 		r = thaw_image_identify(source, err, identity);
 	if (r == 0)
-		r = thaw_keeper_launch(&launch, err, &pidfd);
+		r = thaw_keeper_launch(&launch, err, &pidfd, NULL);
 	return r < 0 ? r : pid_of(state_directory, err, ret_pid);
 }
 

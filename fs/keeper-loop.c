@@ -405,7 +405,7 @@ static void end_all(struct keeper *keeper)
 
 /* -- the loop -- */
 
-enum { AT_SIGNAL, AT_WORKER, AT_WARMER, AT_LISTER, AT_DEVICE, AT_COUNT };
+enum { AT_SIGNAL, AT_WORKER, AT_WARMER, AT_LISTER, AT_DEVICE, AT_CALLER, AT_COUNT };
 
 static int worker_timeout(const struct keeper *keeper)
 {
@@ -520,12 +520,16 @@ static int loop(struct keeper *keeper)
 			[AT_LISTER] = { .fd = keeper->lookahead.ended_fd, .events = POLLIN },
 			[AT_DEVICE] = { .fd = look_at_device(keeper) ? keeper->fuse_fd : -1,
 					.events = POLLIN },
+			/* That nobody reads it is told unasked. */
+			[AT_CALLER] = { .fd = keeper->caller_fd },
 		};
 
 		if (poll(fds, AT_COUNT, timeout_of(keeper)) < 0 && errno != EINTR)
 			poll_singly(fds, AT_COUNT);
 		if (fds[AT_SIGNAL].revents && take_signal(keeper))
 			return THAW_STILL_MOUNTED;
+		if (fds[AT_CALLER].revents)
+			thaw_keeper_start_warmer(keeper);
 		if (fds[AT_WARMER].revents || fds[AT_LISTER].revents)
 			reap_others(keeper);
 		if (fds[AT_WORKER].revents && !worker_ended(keeper))
@@ -552,6 +556,7 @@ int thaw_keeper_loop(struct keeper *keeper)
 	keeper->signals = signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK);
 	r = keeper->signals < 0 ? -errno : loop(keeper);
 	end_all(keeper);
+	keeper->warmer.root_fd = safe_close(keeper->warmer.root_fd); /* if it was never begun */
 	keeper->signals = safe_close(keeper->signals);
 	keeper->fuse_fd = safe_close(keeper->fuse_fd);
 	closep(&keeper->life[0]);

@@ -146,7 +146,7 @@ static int connect_mount(struct thaw_serving *serving, struct place *place, stru
 static int keep_launched(struct thaw_state *state, int image_fd, int teller, struct thaw_error *err)
 {
 	struct thaw_serving serving;
-	struct thaw_keeper keeper = { .serving = &serving, .root_fd = -1 };
+	struct thaw_keeper keeper = { .serving = &serving, .root_fd = -1, .caller_fd = teller };
 	struct thaw_learning learning = { 0 };
 	struct place place;
 	int r;
@@ -183,7 +183,7 @@ static int keep_on(struct thaw_state *state, int fuse_fd, int image_fd, int work
 		   struct thaw_error *err)
 {
 	struct thaw_serving serving;
-	struct thaw_keeper given = { .serving = &serving, .fuse_fd = fuse_fd, .root_fd = -1 };
+	struct thaw_keeper given = { .serving = &serving, .fuse_fd = fuse_fd, .root_fd = -1, .caller_fd = -1 };
 	pid_t pusher = state->plan->pusher, lister = state->plan->lister;
 	pid_t worker = state->plan->worker;
 	bool ours = teller < 0;

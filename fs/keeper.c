@@ -72,6 +72,7 @@ int thaw_keeper_init(struct keeper *keeper, const struct thaw_keeper *given)
 		.state = serving->state,
 		.fuse_fd = given->fuse_fd,
 		.foreground = given->foreground,
+		.caller_fd = -1,
 		.signals = -1,
 		.worker_fd = -1,
 		.hang_ms = serving->hang_ms ? serving->hang_ms : HANG_MS,
@@ -105,19 +106,32 @@ int thaw_keeper_init(struct keeper *keeper, const struct thaw_keeper *given)
 	return 0;
 }
 
-static void start_helpers(struct keeper *keeper)
+void thaw_keeper_start_warmer(struct keeper *keeper)
+{
+	int r = thaw_warmer_start(&keeper->warmer);
+
+	if (r < 0)
+		thaw_log(LOG_WARNING, "%s: not warmed: %s", keeper->serving->name, strerror(-r));
+	keeper->state->plan->pusher = keeper->warmer.pid;
+	keeper->caller_fd = -1;
+	keeper->warmer.root_fd = safe_close(keeper->warmer.root_fd); /* the lister's */
+}
+
+static void start_helpers(struct keeper *keeper, int caller_fd)
 {
 	struct thaw_serving *serving = keeper->serving;
-	int r;
 
 	if (serving->warm_sets) {
-		atomic_store(&serving->counters->warm_source,
+		struct thaw_counters *counters = serving->counters;
+
+		atomic_store(&counters->warm_source,
 			     serving->learned ? THAW_SOURCE_LEARNED : THAW_SOURCE_IMAGE);
+		/* Now: nobody is to find that none is under way. */
+		atomic_store(&counters->warm_state, THAW_WARM_RUNNING);
 		thaw_keeper_start_worker(keeper);
-		r = thaw_warmer_start(&keeper->warmer);
-		if (r < 0)
-			thaw_log(LOG_WARNING, "%s: not warmed: %s", serving->name, strerror(-r));
-		keeper->state->plan->pusher = keeper->warmer.pid;
+		keeper->caller_fd = caller_fd;
+		if (caller_fd < 0)
+			thaw_keeper_start_warmer(keeper);
 		return;
 	}
 	/* A trace is to name what the workload lists. Before the worker, which inherits from it. */
@@ -125,6 +139,7 @@ static void start_helpers(struct keeper *keeper)
 		serving->lookahead = &keeper->lookahead;
 	keeper->state->plan->lister = keeper->lookahead.pid;
 	thaw_keeper_start_worker(keeper);
+	keeper->warmer.root_fd = safe_close(keeper->warmer.root_fd); /* the lister's */
 }
 
 int thaw_keeper_run(struct thaw_keeper *given)
@@ -135,13 +150,11 @@ int thaw_keeper_run(struct thaw_keeper *given)
 	r = thaw_keeper_init(&keeper, given);
 	if (r == 0) {
 		(void)signal(SIGCHLD, SIG_DFL); /* a valid signal: cannot fail */
-		start_helpers(&keeper);
+		start_helpers(&keeper, given->caller_fd);
+		return thaw_keeper_loop(&keeper);
 	}
-	(void)safe_close(given->root_fd); /* the lister's */
-	if (r < 0)
-		(void)safe_close(given->fuse_fd);
-	else
-		r = thaw_keeper_loop(&keeper);
+	(void)safe_close(given->root_fd);
+	(void)safe_close(given->fuse_fd);
 	return r;
 }
 
@@ -202,7 +215,7 @@ static bool wait_for_start(int socket, int *ret_root)
 static void __attribute__((noreturn)) run(struct thaw_serving *serving, int fuse_fd, int socket)
 {
 	const int keep[] = { fuse_fd, socket, serving->image_fd, serving->state->fd };
-	struct thaw_keeper keeper = { .serving = serving, .fuse_fd = fuse_fd };
+	struct thaw_keeper keeper = { .serving = serving, .fuse_fd = fuse_fd, .caller_fd = -1 };
 	int r;
 
 	thaw_session_hold_signals(true);

@@ -28,6 +28,12 @@ struct thaw_keeper {
 	const char *directory; /* for a later keeper: where it is mounted, and its device ... */
 	const char *device;    /* ... (mountinfo.h); NULL: in a namespace of its own */
 	bool foreground;       /* log to standard error */
+	/*
+	 * A pipe's writing end, or -1; borrowed. Warming begins once nobody reads it any
+	 * more: who asked for the mount has made of it what he wanted by then, which took
+	 * three times as long beside a warmer at work.
+	 */
+	int caller_fd;
 };
 
 /*
@@ -97,10 +103,11 @@ struct thaw_kept {
 /*
  * Start a keeper as a program of its own (`thaw keep`), which mounts and serves.
  * Returns when the mount answers, with a pidfd of the keeper; otherwise it says
- * why not, with nothing left. Waits: call it from a process that may.
+ * why not, with nothing left. Waits: call it from a process that may. Warming
+ * begins when *ret_hold has been closed; at once when ret_hold is NULL.
  */
 _must_check_ int thaw_keeper_launch(const struct thaw_keeper_launch *launch,
-				    struct thaw_error *err, int *ret_pidfd);
+				    struct thaw_error *err, int *ret_pidfd, int *ret_hold);
 /*
  * What serves by this state directory? 0 when there is a keeper: *ret_pidfd is
  * its. THAW_ORPHANED when the keeper has died and its worker serves on: then

@@ -96,6 +96,7 @@ static int serve(struct mount *mount, ready_fn *ready, void *ready_data, struct 
 	struct thaw_keeper keeper = {
 		.serving = &mount->serving,
 		.root_fd = -1,
+		.caller_fd = -1,
 		.root_path = mount->directory,
 		.directory = mount->directory,
 		.device = own.device,

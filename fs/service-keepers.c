@@ -109,7 +109,7 @@ static void leave_learned(const struct service_launch *launch)
 }
 
 int service_keeper_launch(const struct service_launch *launch, struct thaw_error *err,
-			  int *ret_pidfd)
+			  int *ret_pidfd, int *ret_hold)
 {
 	char scope[96];
 	struct thaw_keeper_launch keeper = {
@@ -135,7 +135,7 @@ int service_keeper_launch(const struct service_launch *launch, struct thaw_error
 		service_keeper_scope(launch->state_directory, scope);
 		keeper.scope = scope;
 	}
-	r = thaw_keeper_launch(&keeper, err, ret_pidfd);
+	r = thaw_keeper_launch(&keeper, err, ret_pidfd, ret_hold);
 	if (r < 0)
 		service_keeper_clear(launch->state_directory);
 	return r;

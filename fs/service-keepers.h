@@ -19,9 +19,10 @@ struct service_launch {
 	bool learn; /* see learning.h; then: */
 	int learned_fd; /* what was learned before, or -1 */
 };
-/* In a job. Returns when the mount answers. */
+/* In a job. Returns when the mount answers. Warming waits until *ret_hold is closed. */
 _must_check_ int service_keeper_launch(const struct service_launch *launch,
-				       struct thaw_error *err, int *ret_pidfd);
+				       struct thaw_error *err, int *ret_pidfd,
+				       int *ret_hold);
 /*
  * Is a mount dead? One that does not say so in time may be alive. Waits: by a child,
  * since a hung one would hold us up.

@@ -57,6 +57,7 @@ struct opener {
 	char *images[1 + THAW_LAYERS_MAX];   /* where they are mounted */
 	char *rendered[1 + THAW_LAYERS_MAX]; /* relocated files of each, or NULL */
 	bool plain[1 + THAW_LAYERS_MAX];
+	int holds[1 + THAW_LAYERS_MAX]; /* warming waits for their ends */
 	int index_fds[1 + THAW_LAYERS_MAX]; /* decoded by an earlier job, or this; or -1 */
 	int heard; /* with the last message, or -1 */
 };
@@ -314,7 +315,9 @@ static int launch(struct opener *opener, unsigned number, const char *state_dire
 		if (mkdir(directory, 0755) < 0 && errno != EEXIST)
 			return thaw_io(&opener->err, -errno, "\"%.300s\"", directory);
 	}
-	r = service_keeper_launch(&options, &opener->err, ret_pidfd);
+	/* Held to the end of this job: what it mounts does not wait for the warmer's work. */
+	r = service_keeper_launch(&options, &opener->err, ret_pidfd,
+				  &opener->holds[number]);
 	if (r < 0 && service->root)
 		(void)rmdir(directory);
 	return r;

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "rewarm.h"
+#include "scratch.h"
 #include "strangers.h"
 #include "thaw/gc.h"
 #include "thaw/stat.h"
@@ -116,18 +117,6 @@ static struct view *view_of_call(struct connection *connection, bool owned)
 		       { "directory", PARAMETER_STRING, true, &directory }) < 0)
 		return NULL;
 	return named_view(connection, session, directory, owned);
-}
-
-static void method_show(struct connection *connection)
-{
-	const struct view *view = view_of_call(connection, false);
-
-	if (!view)
-		return;
-	for (unsigned i = 0; i < 1 + THAW_LAYERS_MAX; i++)
-		if (view->images[i])
-			image_look(view->images[i]);
-	connection_reply(connection, json_pack("{s:o}", "view", view_to_json(view)));
 }
 
 static void method_watch(struct connection *connection)
@@ -402,6 +391,36 @@ static int run_stat(struct job *job, int socket)
 	return answer_json(socket, r, &err, r == 0 ? stat_to_json(&st) : NULL);
 }
 
+/* A scratch layer has as many files as its session likes: counted where that may take long. */
+static int run_show(struct job *job, int socket)
+{
+	struct thaw_error err = { 0 };
+	json_t *view = view_to_json(job->view);
+	uint64_t bytes;
+
+	if (job->view->lease.scratch &&
+	    thaw_scratch_usage(job->view->lease.scratch, &err, &bytes) == 0)
+		(void)json_object_set_new(view, "scratch_used",
+					  json_integer((json_int_t)bytes));
+	return answer_json(socket, 0, &err, json_pack("{s:o}", "view", view));
+}
+
+static void method_show(struct connection *connection)
+{
+	struct view *view = view_of_call(connection, false);
+
+	if (!view)
+		return;
+	for (unsigned i = 0; i < 1 + THAW_LAYERS_MAX; i++)
+		if (view->images[i])
+			image_look(view->images[i]);
+	if (view->lease.scratch && view->state == VIEW_OPEN)
+		start_task(connection, "show", view, run_show);
+	else
+		connection_reply(connection,
+				 json_pack("{s:o}", "view", view_to_json(view)));
+}
+
 static void method_stat(struct connection *connection)
 {
 	struct view *view = view_of_call(connection, false);
@@ -594,7 +613,7 @@ void method_dispatch(struct connection *connection, const char *name)
 		{ "Open", method_open, true },
 		{ "Close", method_close, false },
 		{ "List", method_list, false },
-		{ "Show", method_show, false },
+		{ "Show", method_show, true },
 		{ "Stat", method_stat, true },
 		{ "Watch", method_watch, false },
 		{ "Attach", method_attach, true },

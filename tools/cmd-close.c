@@ -13,7 +13,10 @@ static int close_views(const char *socket, const char *session, const char *dire
 	_cleanup_(thaw_client_freep) struct thaw_client *client = NULL;
 	_cleanup_(freep) char *path = NULL;
 	json_t *parameters, *answer;
-	int r = node_check_text(session, session);
+	int r;
+
+	session = node_session(session);
+	r = node_check_text(session, session);
 
 	if (r == THAW_EXIT_OK && directory)
 		r = node_directory(directory, &path);

@@ -60,7 +60,8 @@ static int known_image(struct thaw_client *client, const char *path, int archive
 	if (thaw_client_call(client, "Lookup", source_parameters(path), &archive, 1, NULL,
 			     &answer) < 0)
 		return -1;
-	fd = open(node_text(answer, "path"), O_RDONLY | O_CLOEXEC);
+	/* A hint, and perhaps somebody's lie: nothing that waits. */
+	fd = open(node_text(answer, "path"), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd >= 0 && thaw_source_from_fd(fd, NULL, &source) == 0 &&
 	    thaw_image_identify(source, NULL, found) == 0) {
 		thaw_digest_hex(found, hex);
@@ -173,7 +174,7 @@ static int open_archive(struct thaw_client *client, const char *file, int archiv
 
 static int open_image(struct thaw_client *client, const char *file, int *ret_fd)
 {
-	_cleanup_(closep) int fd = open(file, O_RDONLY | O_CLOEXEC);
+	_cleanup_(closep) int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	struct thaw_error err = { 0 };
 	struct stat st;
 
@@ -182,6 +183,8 @@ static int open_image(struct thaw_client *client, const char *file, int *ret_fd)
 	if (S_ISDIR(st.st_mode))
 		return tool_fail_text(THAW_EXIT_REFUSED, file,
 				      "is a directory: thaw pack makes an image of it");
+	if (!S_ISREG(st.st_mode))
+		return tool_fail_text(THAW_EXIT_REFUSED, file, "is no regular file");
 	if (!is_image(fd, &err))
 		return open_archive(client, file, fd, ret_fd);
 	*ret_fd = steal_fd(&fd);
@@ -276,7 +279,8 @@ static int take_label(void *userdata, const char *option, char *text)
 		return tool_bad_value("open", option, text, "NAME=VALUE");
 	*value++ = '\0';
 	if (json_object_set_new(opening->labels, text, json_string(value)) < 0)
-		return tool_usage("open", "--%s: '%s=%s' is no UTF-8", option, text, value);
+		return tool_usage("open", "--%s: '%s=%s' is no UTF-8", option, text,
+				  value);
 	return THAW_EXIT_OK;
 }
 

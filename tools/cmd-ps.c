@@ -59,6 +59,24 @@ static void print_labels(const json_t *labels)
 	}
 }
 
+/* " (writable, 5.0 MiB of 1.0 GiB)" */
+static void print_scratch(const json_t *view)
+{
+	char used[TOOL_SIZE_TEXT], size[TOOL_SIZE_TEXT];
+	const json_t *bytes = json_object_get(view, "scratch_used"),
+		     *limit = json_object_get(view, "scratch_size");
+
+	if (!json_is_true(json_object_get(view, "writable")))
+		return;
+	printf(" (writable");
+	if (bytes)
+		printf(", %s", tool_size_text((uint64_t)json_integer_value(bytes), used));
+	if (bytes && limit)
+		printf(" of %s",
+		       tool_size_text((uint64_t)json_integer_value(limit), size));
+	printf(")");
+}
+
 #define HEADER "SESSION", "STATE", "UID", "AGE", "LEASE", "IMAGE", "DIRECTORY"
 
 static void print_view(const json_t *view)
@@ -82,8 +100,7 @@ static void print_view(const json_t *view)
 	tool_print_escaped(stdout, name, strlen(name));
 	printf("%*s ", (int)(strlen(name) < 20 ? 20 - strlen(name) : 0), "");
 	tool_print_escaped(stdout, directory, strlen(directory));
-	printf("%s",
-	       json_is_true(json_object_get(view, "writable")) ? " (writable)" : "");
+	print_scratch(view);
 	print_labels(labels);
 	printf("\n");
 	if (json_object_get(view, "trouble")) {
@@ -106,6 +123,30 @@ static int print_list(json_t *answer, bool json)
 	json_array_foreach(json_object_get(answer, "views"), i, view) print_view(view);
 	json_decref(answer);
 	return THAW_EXIT_OK;
+}
+
+/* How much was written, Show counts. One that is gone meanwhile stays without. */
+static void add_scratch_used(struct thaw_client *client, const json_t *answer)
+{
+	json_t *view, *shown;
+	size_t i;
+
+	json_array_foreach(json_object_get(answer, "views"), i, view)
+	{
+		json_t *used;
+
+		if (!json_is_true(json_object_get(view, "writable")) ||
+		    thaw_client_call(client, "Show",
+				     json_pack("{s:s, s:s}", "session",
+					       node_text(view, "session"), "directory",
+					       node_text(view, "directory")),
+				     NULL, 0, NULL, &shown) < 0)
+			continue;
+		used = json_object_get(json_object_get(shown, "view"), "scratch_used");
+		if (used)
+			(void)json_object_set(view, "scratch_used", used);
+		json_decref(shown);
+	}
 }
 
 /* -- without a service: mounts and views that can be seen from here -- */
@@ -149,6 +190,7 @@ static int show(const char *socket, const char *session, bool watch, bool json)
 	json_t *answer;
 	int r = thaw_client_connect(socket, &err, &client);
 
+	session = session ? node_session(session) : NULL;
 	if (r == THAW_NOT_FOUND && !socket && !watch && !session)
 		return list_mounts(json);
 	if (r != 0)
@@ -162,7 +204,10 @@ static int show(const char *socket, const char *session, bool watch, bool json)
 	r = thaw_client_call(client, "List",
 			     session ? json_pack("{s:s}", "session", session) : NULL,
 			     NULL, 0, &err, &answer);
-	return r < 0 ? tool_fail("ps", &err) : print_list(answer, json);
+	if (r < 0)
+		return tool_fail("ps", &err);
+	add_scratch_used(client, answer);
+	return print_list(answer, json);
 }
 #else
 static int show(const char *socket, const char *session, bool watch, bool json)

@@ -67,6 +67,11 @@ int node_directory(const char *directory, char **ret_path)
 	return node_check_text(directory, *ret_path);
 }
 
+const char *node_session(const char *name)
+{
+	return strncmp(name, "session/", 8) == 0 ? name + 8 : name;
+}
+
 const char *node_text(const json_t *object, const char *key)
 {
 	const char *text = json_string_value(json_object_get(object, key));

@@ -27,6 +27,8 @@ int node_directory(const char *directory, char **ret_path);
 int node_check_text(const char *what, const char *text);
 
 /* Members of an answer; "" and 0 when they are missing. */
+/* "session/NAME" where only a session can be meant: NAME. */
+const char *node_session(const char *name);
 const char *node_text(const json_t *object, const char *key);
 int64_t node_number(const json_t *object, const char *key);
 

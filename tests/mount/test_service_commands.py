@@ -2,6 +2,7 @@
 """thaw open, close, ps, images, stat and gc against a node service."""
 import json
 import os
+import re
 import subprocess
 import threading
 
@@ -79,6 +80,9 @@ def test_mistakes(node, work, image):
     fails(node, REFUSED, "UTF-8", "open", "s", image, os.fsencode(work) + b"/\xff")
     (work / "junk").write_bytes(b"no archive\n" * 50)
     assert fails(node, None, "junk", "open", "s", work / "junk", work / "v")
+    os.mkfifo(work / "fifo")
+    for file in (work / "fifo", "/dev/zero"):
+        fails(node, REFUSED, "no regular file", "open", "s", file, work / "v")
     assert node.views() == [] and not (work / "v").exists()
 
 
@@ -116,7 +120,7 @@ def test_ps(node, work, image):
     assert lines[0].split() == ["SESSION", "STATE", "UID", "AGE", "LEASE", "IMAGE", "DIRECTORY"]
     text = {line.split()[0]: line for line in lines[1:]}
     assert "ttl " in text["s"] and text["s"].endswith("application=shell user=me")
-    assert "until closed" in text["t"] and "(writable)" in text["t"]
+    assert "until closed" in text["t"] and "(writable, " in text["t"]
     assert len(node.thaw("ps", "s").text.splitlines()) == 2
     assert len(json.loads(node.thaw("ps", "--json", "t").out)["views"]) == 1
     lines = node.thaw("images").text.splitlines()
@@ -235,6 +239,21 @@ def test_layers_and_writable(node, work, image):
     assert (work / "view" / "file").read_bytes() == b"upper"
     (work / "view" / "new").write_bytes(b"1")
     assert node.views()[0]["scratch_size"] == 2 << 20
+    (work / "view" / "more").write_bytes(b"x" * (512 << 10))
+    node.thaw("open", "--writable", "t", image, work / "other")
+    (work / "other" / "more").write_bytes(b"x" * (1 << 20))
+    node.thaw("open", "u", image, work / "third")
+    shown = node.thaw("ps").text.splitlines()
+    assert [line for line in shown if re.search(r"/view \(writable, 5\d\d.\d KiB of 2.0 MiB\)$", line)]
+    assert [line for line in shown if re.search(r"/other \(writable, 1.0 MiB\)$", line)]
+    assert [line for line in shown if line.endswith("/third")]
+    used = {v["session"]: v.get("scratch_used", -1)
+            for v in json.loads(node.thaw("ps", "--json").text)["views"]}
+    assert 512 << 10 < used["s"] < 1 << 20 <= used["t"] < 2 << 20 and used["u"] == -1
+    # Where only a session can be meant, it may be called by its full name.
+    assert "/other" in node.thaw("ps", "session/t").text
+    node.thaw("close", "session/t")
+    assert {view["session"] for view in node.views()} == {"s", "u"}
 
 
 # -- gc --

@@ -396,6 +396,13 @@ def relocations():
                           b"#!/usr/bin/env python3 -s\nimport sys /build/env\n")
     yield "shebang-blank", made(b"new one$", [shebang], [(3, 0)], b"#! /usr/bin/env python3")
     yield "another-text", made(b"new", [text], [(0, 0)], b"/another/text")
+    compiled = pyc(3495, b")\x01" + marshalled(b"/build/env/share"))
+    head, constant = (4, compiled[:8], b"", 0), (5, b"/build/env", b"", 0)
+    place = compiled.index(marshalled(b"/build/env/share"))
+    yield "bytecode", made(b"new", [head, constant], [(0, 0), (place, 1)], compiled)
+    yield "bytecode-elsewhere", made(b"new", [head, constant], [(0, 0), (place + 1, 1)], compiled)
+    yield "bytecode-only", made(b"new", [head], [(0, 0)], compiled)
+    yield "constant-only", made(b"new", [constant], [(place, 0)], compiled)
 
 
 def catalogue_entry(kind, path, name=b"", first=0, count=0):
@@ -448,7 +455,43 @@ def stubs():
     yield "trailer-lies", b"\1" + body + struct.pack("<8sQQ", b"THAWSTUB", len(body) + 1, 0)
 
 
+def marshalled(text, kind=b"z"):
+    short = kind in b"zZ\xfa\xda"
+    return kind + (struct.pack("<B", len(text)) if short else struct.pack("<I", len(text))) + text
+
+
+def pyc(magic, constants, name=b"f", flags=1):
+    """A compiled module, as CPython marshals it: magic 3413 is 3.8's, 3495 is 3.11's."""
+    new = magic >= 3495
+    code = b"\xe3" + bytes(4 * (5 if new else 6)) + marshalled(b"\x97\0", b"s")
+    code += constants + b")\0)\0" + (marshalled(b"", b"s") if new else b")\0)\0")
+    code += marshalled(b"f.py") + marshalled(name, b"\xda") + (b"r\x01\0\0\0" if new else b"")
+    code += struct.pack("<I", 1) + marshalled(b"\x01", b"s") * (2 if new else 1)
+    return struct.pack("<H2sI", magic, b"\r\n", flags) + bytes(8) + code
+
+
+def bytecode():
+    def made(path, prefix, data):
+        return struct.pack("<BB", len(path), len(prefix)) + path + prefix + data
+
+    path, text = b"/build/env", marshalled(b"/build/env/share")
+    yield "old", made(path, b"x", pyc(3413, b")\x02" + text + b"N"))
+    yield "new", made(path, b"longer/than/that", pyc(3495, b")\x02" + text + b"r\0\0\0\0"))
+    yield "kinds", made(path, b"x", pyc(3571, b"(" + struct.pack("<I", 9) + b"".join(
+        marshalled(path + b":" + path, kind) for kind in (b"z", b"Z", b"a", b"A", b"u", b"t", b"s",
+                                                          b"\xfa", b"\xf5"))))
+    yield "unicode", made(path, "\u00e4".encode(), pyc(3531, b")\x01" + text))
+    yield "long", made(path, b"x" * 250, pyc(3495, b")\x01" + marshalled(b"y" * 200 + path)))
+    yield "others", made(path, b"x", pyc(3627, b")\x08i\1\0\0\0g" + bytes(8) + b"y" + bytes(16)
+                                         + b"l\xfe\xff\xff\xff\1\0\1\0>\0\0\0\0T.:NNN"))
+    yield "nested", made(path, b"x", pyc(3495, b")\x01" + pyc(3495, b")\x01" + text)[16:]))
+    yield "in-a-name", made(path, b"x", pyc(3495, b")\x01" + text, name=path))
+    yield "checked", made(path, b"x", pyc(3495, b")\x01" + text, flags=3))
+    yield "unknown", made(path, b"x", pyc(3394, b")\x01" + text))
+
+
 CORPORA = {
+    "bytecode": bytecode,
     "stub": stubs,
     "environment": environment_texts,
     "catalogue": catalogue_records,

@@ -5,26 +5,6 @@
 #include "thaw/image.h"
 #include "thaw/reader.h"
 
-/* An image, open for looking at before it is run. */
-struct subject {
-	const char *path;
-	struct thaw_image *image;
-	struct thaw_reader *reader;
-	char python[16];   /* "3.11" */
-	char tag[32];	   /* "cpython-311" */
-	char *interpreter; /* of this node; NULL: the image's own */
-	unsigned processes;
-};
-
-_must_check_ int subject_open(const char *path,
-			      const struct thaw_compile_options *options,
-			      struct thaw_error *err, struct subject *ret_subject);
-void subject_close(struct subject *subject);
-
-/* Path of the interpreter to run in a view at path: malloc'ed; -EPERM when there is none. */
-_must_check_ int subject_interpreter(const struct subject *subject, const char *path,
-				     struct thaw_error *err, char **ret_interpreter);
-
 /*
  * How far programs in the view have come: each writes a line to the descriptor for
  * each module that it is done with.
@@ -37,11 +17,30 @@ struct meter {
 	off_t seen; /* so much was looked at */
 	bool inside; /* of a line */
 };
-_must_check_ int meter_init(struct meter *meter, const struct thaw_compile_options *options,
-			    char begins, struct thaw_error *err);
-void meter_deinit(struct meter *meter);
-/* What to do while waiting. */
-struct thaw_train_watch meter_watch(struct meter *meter);
+
+/* An image, open for looking at before it is run. */
+struct subject {
+	const char *path;
+	struct thaw_image *image;
+	struct thaw_reader *reader;
+	char python[16];   /* "3.11" */
+	char tag[32];	   /* "cpython-311" */
+	char *interpreter; /* of this node; NULL: the image's own */
+	unsigned processes;
+	struct meter meter;
+};
+
+/* begins: of the meter. */
+_must_check_ int subject_open(const char *path,
+			      const struct thaw_compile_options *options, char begins,
+			      struct thaw_error *err, struct subject *ret_subject);
+void subject_close(struct subject *subject);
+/* What to do while programs run over it: show how many modules of total are done. */
+struct thaw_train_watch subject_watch(struct subject *subject, uint64_t total);
+
+/* Path of the interpreter to run in a view at path: malloc'ed; -EPERM when there is none. */
+_must_check_ int subject_interpreter(const struct subject *subject, const char *path,
+				     struct thaw_error *err, char **ret_interpreter);
 
 /* A program that is run in the view. */
 struct job {

@@ -339,23 +339,17 @@ int thaw_compile(const char *image, const struct thaw_compile_options *options,
 	};
 	size_t before = gathered->count;
 	struct thaw_train_watch watch;
-	struct meter meter;
 	int status = 0, r;
 
-	r = meter_init(&meter, options, 'C', err); /* "Compiling ..." */
+	r = subject_open(image, options, 'C', err, &subject); /* "Compiling ..." */
 	if (r < 0)
 		return r;
-	r = subject_open(image, options, err, &subject);
-	if (r < 0) {
-		meter_deinit(&meter);
-		return r;
-	}
 	r = list_sources(&subject, &sources, &relocated, err);
 	if (r == 0) {
 		result.valid = drop_valid(&sources);
-		compile.lines = meter.lines;
-		meter.total = sources.count + RELOCATED_STAGES * relocated.count;
-		watch = meter_watch(&meter);
+		compile.lines = subject.meter.lines;
+		watch = subject_watch(&subject,
+				      sources.count + RELOCATED_STAGES * relocated.count);
 		relocated_choose(&relocated, &subject);
 		if (sources.count || relocated.count)
 			r = thaw_train_with(&view, compile_in_view, &compile, NULL,
@@ -376,6 +370,5 @@ int thaw_compile(const char *image, const struct thaw_compile_options *options,
 	free(sources.items);
 	relocated_deinit(&relocated);
 	subject_close(&subject);
-	meter_deinit(&meter);
 	return r;
 }

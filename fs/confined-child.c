@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "detached.h"
 #include "log.h"
 #include "util/cleanup.h"
 
@@ -69,7 +70,7 @@ run(const struct thaw_confined_child *child, struct outcome *outcome, pid_t pare
 		thaw_log_close(); /* our parent's */
 	else
 		leave_streams();
-	thaw_sandbox_close_all_but(keep, count);
+	thaw_close_all_but(keep, count);
 	if (child->log)
 		thaw_log_open_now(child->foreground);
 	r = enter_root(child, &outcome->err);

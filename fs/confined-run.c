@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -41,15 +42,22 @@ static int find_version(struct subject *subject, struct thaw_error *err)
 }
 
 int subject_open(const char *path, const struct thaw_compile_options *options,
-		 struct thaw_error *err, struct subject *ret_subject)
+		 char begins, struct thaw_error *err, struct subject *ret_subject)
 {
 	struct subject subject = {
 		.path = path,
 		.processes = options->processes ? options->processes : cpu_count(),
+		.meter = {
+			.options = options,
+			.begins = begins,
+			.lines = memfd_create("lines", MFD_CLOEXEC),
+		},
 	};
 	struct thaw_source *source;
 	int r;
 
+	if (subject.meter.lines < 0)
+		return thaw_io(err, -errno, "no results can be kept");
 	r = thaw_source_open(path, err, &source);
 	if (r == 0)
 		r = thaw_image_open(source, err, &subject.image);
@@ -72,7 +80,8 @@ void subject_close(struct subject *subject)
 	thaw_reader_free(subject->reader);
 	thaw_image_free(subject->image);
 	free(subject->interpreter);
-	*subject = (struct subject){ 0 };
+	(void)safe_close(subject->meter.lines);
+	*subject = (struct subject){ .meter.lines = -1 };
 }
 
 int subject_interpreter(const struct subject *subject, const char *path,

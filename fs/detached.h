@@ -16,7 +16,10 @@
 _must_check_ int thaw_fork_detached(void (*work)(void *userdata), void *userdata,
 				    int callers);
 
-/* Close all descriptors from 3 on but these: somebody may wait for a pipe's end. */
+/*
+ * Close all descriptors from 3 on but these (-1: none), in any order: somebody may wait
+ * for a pipe's end.
+ */
 void thaw_close_all_but(const int *keep, unsigned count);
 
 /* Two ends of a socket that keeps messages apart, closed at exec. -errno. */

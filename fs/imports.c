@@ -341,32 +341,24 @@ int thaw_check_imports(const char *image, const struct thaw_compile_options *opt
 	struct subject subject;
 	struct imports imports = { .subject = &subject };
 	struct thaw_train_watch watch;
-	struct meter meter; /* its lines are the results */
 	int status, r;
 
-	r = meter_init(&meter, options, '[', err);
+	r = subject_open(image, options, '[', err, &subject);
 	if (r < 0)
 		return r;
-	r = subject_open(image, options, err, &subject);
-	if (r < 0) {
-		meter_deinit(&meter);
-		return r;
-	}
 	r = list_modules(&subject, err, &names);
 	imports.names = names;
-	imports.results = meter.lines;
-	meter.total = json_array_size(names);
-	watch = meter_watch(&meter);
+	imports.results = subject.meter.lines; /* those are the results */
+	watch = subject_watch(&subject, json_array_size(names));
 	if (r == 0 && json_array_size(names) > 0)
 		r = thaw_train_with(&view, import_in_view, &imports, NULL, NULL,
 				    &watch, err, &status);
 	if (r == 0)
-		r = read_results(meter.lines, err, &results);
+		r = read_results(subject.meter.lines, err, &results);
 	if (r == 0)
 		note_results(names, results, note, userdata);
 	json_decref(results);
 	json_decref(names);
 	subject_close(&subject);
-	meter_deinit(&meter);
 	return r;
 }

@@ -18,8 +18,8 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "detached.h"
 #include "log.h"
-#include "sandbox.h"
 #include "session.h"
 #include "util/cleanup.h"
 
@@ -156,7 +156,7 @@ static void __attribute__((noreturn)) run_worker(struct keeper *keeper)
 	keeper->state->plan->worker = getpid();
 	thaw_state_leave_plan(keeper->state);
 	thaw_log_close(); /* the keeper's */
-	thaw_sandbox_close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
+	thaw_close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
 	thaw_log_open_now(keeper->foreground);
 	r = thaw_serving_work(keeper->serving, keeper->fuse_fd, keeper->life[0],
 			      keeper->barren > 0);

@@ -13,9 +13,9 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "detached.h"
 #include "log.h"
 #include "mountinfo.h"
-#include "sandbox.h"
 #include "session.h"
 #include "thaw/mount.h"
 #include "util/cleanup.h"
@@ -220,7 +220,7 @@ static void __attribute__((noreturn)) run(struct thaw_serving *serving, int fuse
 
 	thaw_session_hold_signals(true);
 	thaw_detach_from_terminal();
-	thaw_sandbox_close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
+	thaw_close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
 	thaw_log_open(false);
 	if (!wait_for_start(socket, &keeper.root_fd))
 		_exit(0);

@@ -1,28 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How far programs in a view have come: see compile-internal.h. */
-#include <errno.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "compile-internal.h"
-#include "util/cleanup.h"
-
-int meter_init(struct meter *meter, const struct thaw_compile_options *options, char begins,
-	       struct thaw_error *err)
-{
-	*meter = (struct meter){
-		.options = options,
-		.begins = begins,
-		.lines = memfd_create("lines", MFD_CLOEXEC),
-	};
-	return meter->lines < 0 ? thaw_io(err, -errno, "no results can be kept") : 0;
-}
-
-void meter_deinit(struct meter *meter)
-{
-	meter->lines = safe_close(meter->lines);
-}
 
 #define TURNS 64
 
@@ -50,8 +30,11 @@ static void tick(void *userdata)
 				 meter->total);
 }
 
-struct thaw_train_watch meter_watch(struct meter *meter)
+struct thaw_train_watch subject_watch(struct subject *subject, uint64_t total)
 {
+	struct meter *meter = &subject->meter;
+
+	meter->total = total;
 	return (struct thaw_train_watch){
 		.interrupted = meter->options->interrupted,
 		.tick = meter->options->progress ? tick : NULL,

@@ -11,7 +11,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <linux/fuse.h>
 #include <poll.h>
 #include <sched.h>
@@ -22,7 +21,6 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -32,17 +30,6 @@
 
 #define SERVER_SECONDS 3
 #define TRIAL_MS       5000
-
-bool thaw_trial_may_mount(void)
-{
-	struct __user_cap_header_struct header = { .version =
-							   _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct data[2] = { 0 };
-
-	if (syscall(SYS_capget, &header, data) < 0)
-		return false;
-	return data[0].effective & 1u << CAP_SYS_ADMIN;
-}
 
 /* -- the server -- */
 

@@ -36,6 +36,3 @@ struct thaw_trial {
 
 void thaw_trial_run(const struct thaw_trial_options *options,
 		    struct thaw_trial *ret_trial);
-
-/* Whether we may mount where we are. */
-bool thaw_trial_may_mount(void);

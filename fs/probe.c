@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "namespaces.h"
 #include "probe-internal.h"
 #include "thaw/directories.h"
 #include "util/cleanup.h"
@@ -128,7 +129,7 @@ void thaw_probing_init(struct thaw_probing *probing)
 {
 	struct thaw_error err = { 0 };
 
-	*probing = (struct thaw_probing){ .may_mount = thaw_trial_may_mount() };
+	*probing = (struct thaw_probing){ .may_mount = thaw_may_mount() };
 	if (thaw_state_place(&err, &probing->state) < 0) {
 		probing->state = (struct thaw_place){ 0 };
 		(void)snprintf(probing->state.why, sizeof(probing->state.why), "%.255s",

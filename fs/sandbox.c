@@ -52,24 +52,6 @@
 /* The kernel's own number for users that are not mapped, too. */
 #define NOBODY 65534
 
-void thaw_sandbox_close_all_but(const int *keep, unsigned count)
-{
-	unsigned next = 3;
-
-	for (;;) {
-		unsigned lowest = ~0u;
-
-		for (unsigned i = 0; i < count; i++)
-			if (keep[i] >= (int)next && (unsigned)keep[i] < lowest)
-				lowest = (unsigned)keep[i];
-		if (lowest > next)
-			(void)syscall(SYS_close_range, next, lowest - 1, 0); /* 5.9; else they stay */
-		if (lowest == ~0u)
-			return;
-		next = lowest + 1;
-	}
-}
-
 /* -- capabilities -- */
 
 static void drop_bounding_set(void)

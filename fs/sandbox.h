@@ -24,9 +24,6 @@ enum thaw_sandbox {
 	THAW_SANDBOX_FINDER,
 };
 
-/* Close all descriptors from 3 on but these (-1: none). In any order. */
-void thaw_sandbox_close_all_but(const int *keep, unsigned count);
-
 /*
  * For the calling process, which must have one thread, and for good. What the
  * kernel does not have is left out: Landlock (5.13) is. place: for those who have one,

@@ -110,21 +110,11 @@ static void change_ended(struct job *job)
 static struct view *changeable(struct connection *connection, const char *session,
 			       const char *directory)
 {
-	struct service *service = connection->service;
-	struct view *view = view_at(service, directory);
+	struct view *view = view_named(connection, session, directory, true);
 
-	if (!view || strcmp(view->lease.session, session) != 0 ||
-	    !view_visible(view, connection)) {
-		connection_refuse(connection, "NotFound",
-				  "session \"%s\" has no view at \"%.300s\"", session,
-				  directory);
+	if (!view)
 		return NULL;
-	}
-	if (!view_owned(view, connection)) {
-		connection_refuse(connection, "Denied", "the view is another user's");
-		return NULL;
-	}
-	if (!service->root) {
+	if (!connection->service->root) {
 		connection_refuse(connection, "Unsupported",
 				  "a plain mount cannot be changed");
 		return NULL;

@@ -321,6 +321,10 @@ bool view_owned(const struct view *view, const struct connection *connection);
 void view_link(struct view *view);
 void view_unlink(struct view *view);
 
+/* The view that session and directory name, or an answer that says why not. */
+struct view *view_named(struct connection *connection, const char *session,
+			const char *directory, bool owned);
+
 /* -- what methods do; see doc/protocol.md -- */
 
 void method_open(struct connection *connection);

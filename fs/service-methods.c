@@ -89,9 +89,8 @@ static void method_images(struct connection *connection)
 	connection_reply(connection, json_pack("{s:o}", "images", images));
 }
 
-/* The view that session and directory name, or an answer that says why not. */
-static struct view *named_view(struct connection *connection, const char *session,
-			       const char *directory, bool owned)
+struct view *view_named(struct connection *connection, const char *session,
+			const char *directory, bool owned)
 {
 	struct view *view = view_at(connection->service, directory);
 
@@ -116,7 +115,7 @@ static struct view *view_of_call(struct connection *connection, bool owned)
 	if (PARAMETERS(connection, { "session", PARAMETER_STRING, true, &session },
 		       { "directory", PARAMETER_STRING, true, &directory }) < 0)
 		return NULL;
-	return named_view(connection, session, directory, owned);
+	return view_named(connection, session, directory, owned);
 }
 
 static void method_watch(struct connection *connection)

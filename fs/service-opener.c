@@ -37,6 +37,7 @@
 #include "thaw/image.h"
 #include "thaw/mount.h"
 #include "util/cleanup.h"
+#include "util/leads-up.h"
 
 struct opener {
 	struct job *job;
@@ -95,17 +96,6 @@ static int identify(struct opener *opener)
 	return 0;
 }
 
-/* "..", alone or between slashes. */
-static bool leads_up(const char *path)
-{
-	for (const char *part = path; part; part = strchr(part, '/')) {
-		part += *part == '/';
-		if (strncmp(part, "..", 2) == 0 && (part[2] == '/' || part[2] == '\0'))
-			return true;
-	}
-	return false;
-}
-
 /* The directory's parent resolved, its own name as it is: that may be missing, or be a mount. */
 static int resolve(struct opener *opener)
 {
@@ -117,7 +107,7 @@ static int resolve(struct opener *opener)
 		return thaw_oom(&opener->err);
 	while (len > 1 && copy[len - 1] == '/')
 		copy[--len] = '\0';
-	if (len < 2 || copy[0] != '/' || leads_up(copy))
+	if (len < 2 || copy[0] != '/' || thaw_leads_up(copy))
 		return thaw_refused(&opener->err,
 				    "\"%.300s\": must be absolute, without \"..\"", copy);
 	slash = strrchr(copy, '/');

@@ -30,6 +30,7 @@
 #include "thaw/mount.h"
 #include "thaw/stat.h"
 #include "util/cleanup.h"
+#include "util/leads-up.h"
 #include "view-parts.h"
 
 struct view {
@@ -52,17 +53,6 @@ struct view {
 
 /* -- places -- */
 
-/* "..", alone or between slashes. */
-static bool leads_up(const char *path)
-{
-	for (const char *part = path; part; part = strchr(part, '/')) {
-		part += *part == '/';
-		if (strncmp(part, "..", 2) == 0 && (part[2] == '/' || part[2] == '\0'))
-			return true;
-	}
-	return false;
-}
-
 /* Made by link_tree() before, which compares what it leads to. */
 static bool is_own_link(const char *alias)
 {
@@ -81,7 +71,7 @@ static int prepare_alias(struct view *view, const char *alias, struct thaw_error
 {
 	int r;
 
-	if (alias[0] == '\0' || alias[0] == '/' || leads_up(alias))
+	if (alias[0] == '\0' || alias[0] == '/' || thaw_leads_up(alias))
 		return thaw_refused(
 			err, "alias \"%.200s\": must be a name in the current directory",
 			alias);

@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "detached.h"
 #include "memory-pressure.h"
 #include "sandbox.h"
 #include "serving.h"
@@ -299,7 +300,7 @@ static int start_lister(struct pusher *pusher)
 				     pusher->warmer->serving->index_fd };
 
 		/* Nobody may hold both: see warmer.h. */
-		thaw_sandbox_close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
+		thaw_close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
 		die_with_parent(parent);
 		run_lister(pusher->warmer, fds[1]);
 	}
@@ -352,7 +353,7 @@ static void __attribute__((noreturn)) run_pusher(const struct thaw_warmer *warme
 	struct pusher pusher = { .warmer = warmer };
 	int r;
 
-	thaw_sandbox_close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
+	thaw_close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
 	pusher.fuse_fd = clone_device(warmer->fuse_fd);
 	thaw_memory_open(&pusher.memory);
 	r = thaw_memory_tight(&pusher.memory, 0) ? -ENOMEM : start_lister(&pusher);

@@ -86,11 +86,20 @@ static void show_progress(void *userdata, uint64_t done, uint64_t total)
 	tool_progress_update(userdata, done, total);
 }
 
-static void start_progress(struct tool_progress *progress, const char *verb,
-			   const struct pack_steps *steps)
+/* Whoever has begun a step wipes its bar. */
+static struct thaw_compile_options begin_step(const struct pack_steps *steps,
+					      const struct thaw_pack_report *report,
+					      const char *verb,
+					      struct tool_progress *progress)
 {
 	tool_progress_start(progress, verb, steps->quiet);
 	progress->counts = true;
+	return (struct thaw_compile_options){
+		.python = report->own_interpreter ? NULL : steps->python,
+		.interrupted = tool_interrupted,
+		.progress = show_progress,
+		.progress_data = progress,
+	};
 }
 #endif
 
@@ -119,19 +128,14 @@ static int compile(struct pack_steps *steps, const char *path,
 {
 #ifdef THAW_WITH_FUSE
 	struct tool_progress progress;
-	const struct thaw_compile_options options = {
-		.python = report->own_interpreter ? NULL : steps->python,
-		.interrupted = tool_interrupted,
-		.progress = show_progress,
-		.progress_data = &progress,
-	};
+	const struct thaw_compile_options options =
+		begin_step(steps, report, "compiling", &progress);
 	_cleanup_(thaw_image_freep) struct thaw_image *image = NULL;
 	_cleanup_(freep) char *meta = NULL;
 	struct thaw_gathered gathered = { 0 };
 	bool changed = false;
 	int r;
 
-	start_progress(&progress, "compiling", steps);
 	r = thaw_compile(path, &options, &gathered, err, &steps->result);
 	tool_progress_clear(&progress);
 	if (r == 0) {
@@ -198,16 +202,11 @@ static int check(struct pack_steps *steps, const char *path,
 {
 #ifdef THAW_WITH_FUSE
 	struct tool_progress progress;
-	const struct thaw_compile_options options = {
-		.python = report->own_interpreter ? NULL : steps->python,
-		.interrupted = tool_interrupted,
-		.progress = show_progress,
-		.progress_data = &progress,
-	};
+	const struct thaw_compile_options options =
+		begin_step(steps, report, "importing", &progress);
 	int r;
 
 	steps->imports = json_array();
-	start_progress(&progress, "importing", steps);
 	r = thaw_check_imports(path, &options, note_import, steps, err);
 	tool_progress_clear(&progress);
 	return r;

@@ -152,6 +152,15 @@ def private_namespace():
 
 
 @pytest.fixture
+def own_binary(work, monkeypatch):
+    """A copy of thaw that can be replaced; services and commands run it."""
+    path = work / "thaw-copy"
+    shutil.copy2(command.binary(), path)
+    monkeypatch.setenv("THAW_TEST_BINARY", str(path))
+    return path
+
+
+@pytest.fixture
 def user():
     """Somebody who is not root, for tests run by root."""
     found = mounts.ordinary_user()

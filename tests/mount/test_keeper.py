@@ -15,7 +15,7 @@ import threading
 import pytest
 
 from support import command
-from support.command import binary, environment, run, thaw, thaw_fails
+from support.command import environment, run, thaw, thaw_fails
 from support.mounts import background, children, kill, mount_at, mounted, processes, wait_until
 from support.tars import directory, member, tar
 from support.warm import IMPORT, ended, image, process_state, require_views, stat
@@ -443,15 +443,6 @@ def test_ordinary_user(work, packed, user, victim):
 
 
 # -- handing over
-
-@pytest.fixture
-def own_binary(work, monkeypatch):
-    """A copy of thaw that can be replaced."""
-    path = work / "thaw-copy"
-    shutil.copy2(binary(), path)
-    monkeypatch.setenv("THAW_TEST_BINARY", str(path))
-    return path
-
 
 def upgrade(path, content=None):
     """As package managers do: another file of that name."""

@@ -11,19 +11,12 @@ import pytest
 
 from support.command import REFUSED, environment, one_error_line, run, thaw
 from support.mounts import mount_at, mounted, wait_until
-from support.service import Service, identity, service, thaw_client
+from support.service import Service, identity, image, service, thaw_client  # noqa: F401
 from support.tars import member, tar
 
 pytestmark = pytest.mark.fuse
 
 NodeError = thaw_client.NodeError
-
-
-@pytest.fixture
-def image(work):
-    (work / "x.tar").write_bytes(tar(member(b"file", b"data"), member(b"d/other", b"more")))
-    thaw("pack", work / "x.tar", "--quiet", "-o", work / "env.thaw")
-    return work / "env.thaw"
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node service when things go wrong, and when there is much of everything."""
+import contextlib
 import json
 import os
 import pathlib
@@ -16,7 +17,7 @@ from support import command
 from support.cgroups import cgroups  # noqa: F401
 from support.command import one_error_line, run, thaw
 from support.mounts import mount_at, mount_table, mounts_below, processes, wait_until
-from support.service import Service, service, thaw_client
+from support.service import Service, image, service, thaw_client  # noqa: F401
 from support.tars import member, tar
 
 sys.path.insert(0, str(command.PROJECT / "tests" / "fixtures"))
@@ -28,16 +29,29 @@ pytestmark = [pytest.mark.fuse, pytest.mark.root]
 NodeError = thaw_client.NodeError
 
 
-@pytest.fixture
-def image(work):
-    (work / "x.tar").write_bytes(tar(member(b"file", b"data"), member(b"d/other", b"more")))
-    thaw("pack", work / "x.tar", "--quiet", "-o", work / "env.thaw")
-    return work / "env.thaw"
-
-
 @pytest.fixture(scope="module")
 def packed():
     return fixtures.get("small")
+
+
+@contextlib.contextmanager
+def disk(work, name, size):
+    """A directory of work that has no more space than that."""
+    (work / name).mkdir()
+    run("mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "none", work / name)
+    try:
+        yield
+    finally:
+        for entry in reversed(mounts_below(work)):
+            run("umount", "-l", os.fsdecode(entry.path), code=None)
+
+
+def fill(path):
+    """Write until there is no space left."""
+    with contextlib.suppress(OSError), open(path, "wb", buffering=0) as stream:
+        while True:
+            stream.write(b"x" * 4096)
+    return path
 
 
 def worker_of(node, client, session, directory):
@@ -424,18 +438,10 @@ exec "$@"
 
 def test_no_space_for_the_run_time_directory(work, image):
     """A clear error; nothing half made; and what was there goes on."""
-    (work / "run").mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=400k,mode=755", "none", work / "run")
-    try:
+    with disk(work, "run", "400k"):
         with service(work, "--linger=0") as node, node.client() as client:
             client.open("first", str(image), work / "first")
-            filler = node.runtime / "filler"
-            try:
-                with open(filler, "wb", buffering=0) as stream:
-                    while True:
-                        stream.write(b"x" * 4096)
-            except OSError:
-                pass
+            filler = fill(node.runtime / "filler")
             # Neither another image's keeper nor another view's record finds room.
             (work / "y.tar").write_bytes(tar(member(b"file", b"other")))
             thaw("pack", work / "y.tar", "--quiet", "-o", work / "other.thaw")
@@ -455,23 +461,12 @@ def test_no_space_for_the_run_time_directory(work, image):
             filler.unlink()
             client.open("after", str(image), work / "after")
             assert len(client.list()) == 2 + 5 - failed
-    finally:
-        for entry in reversed(mounts_below(work)):
-            run("umount", "-l", os.fsdecode(entry.path), code=None)
 
 
 def test_no_space_for_scratch(work, image):
-    (work / "state").mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=600k,mode=755", "none", work / "state")
-    try:
+    with disk(work, "state", "600k"):
         with service(work, "--linger=0") as node, node.client() as client:
-            filler = node.state / "filler"
-            try:
-                with open(filler, "wb", buffering=0) as stream:
-                    while True:
-                        stream.write(b"x" * 4096)
-            except OSError:
-                pass
+            filler = fill(node.state / "filler")
             with pytest.raises(NodeError) as caught:
                 client.open("s", str(image), work / "view", writable=True)
             assert caught.value.name == "Io" and "space" in caught.value.parameters["reason"].lower()
@@ -481,26 +476,19 @@ def test_no_space_for_scratch(work, image):
             filler.unlink()
             client.open("s", str(image), work / "view", writable=True)
             client.close_view("s")
-    finally:
-        for entry in reversed(mounts_below(work)):
-            run("umount", "-l", os.fsdecode(entry.path), code=None)
 
 
 def test_no_space_for_relocated_files(work, packed):
     """Nothing half made is left, and nothing of it is used when there is space again."""
-    thaw("pack", packed.archive, "-o", work / "venv.thaw", "--quiet")
-    (work / "state").mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=600k,mode=755", "none", work / "state")
-    try:
+    tree = work / "tree"
+    shutil.copytree(packed.tree, tree, symlinks=True)
+    shebang = (tree / "bin" / "tabulate").read_bytes().splitlines()[0]
+    (tree / "bin" / "large").write_bytes(shebang + b"\n" + b"#" * (3 << 19))  # smaller ones go to memory
+    thaw("pack", tree, "-o", work / "venv.thaw", "--quiet")
+    with disk(work, "state", "4m"):
         with service(work, "--linger=3600") as node, node.client() as client:
-            filler = node.state / "filler"
-            try:
-                with open(filler, "wb", buffering=0) as stream:
-                    while True:
-                        stream.write(b"x" * 4096)
-            except OSError:
-                pass
-            for number in range(2):
+            filler = fill(node.state / "filler")
+            for _ in range(2):
                 with pytest.raises(NodeError) as caught:
                     client.open("s", str(work / "venv.thaw"), work / "view")
                 assert caught.value.name == "Io"
@@ -513,9 +501,6 @@ def test_no_space_for_relocated_files(work, packed):
                         "import attr, sys; print(sys.prefix)").text.strip()
             assert found == str(work / "view")
             client.close_view("s")
-    finally:
-        for entry in reversed(mounts_below(work)):
-            run("umount", "-l", os.fsdecode(entry.path), code=None)
 
 
 def test_read_only_state_directory(work, image):

@@ -9,19 +9,11 @@ import pytest
 
 from support.command import REFUSED, USAGE, one_error_line, run, thaw
 from support.mounts import mount_at, mounts_below, wait_until
-from support.service import Service, service, thaw_client
-from support.tars import member, tar
+from support.service import Service, image, service, thaw_client  # noqa: F401
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
 
 NodeError = thaw_client.NodeError
-
-
-@pytest.fixture
-def image(work):
-    (work / "x.tar").write_bytes(tar(member(b"file", b"data"), member(b"d/other", b"more")))
-    thaw("pack", work / "x.tar", "--quiet", "-o", work / "env.thaw")
-    return work / "env.thaw"
 
 
 def gone(node, directory):

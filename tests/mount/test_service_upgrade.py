@@ -2,13 +2,12 @@
 """The node service and its keepers when the program they were started from is replaced."""
 import os
 import resource
-import shutil
 import signal
 import subprocess
 
 import pytest
 
-from support.command import binary, run, thaw
+from support.command import run, thaw
 from support.mounts import wait_until
 from support.service import service
 from support.tars import member, tar
@@ -24,15 +23,6 @@ def image(work):
 def pack(path, content):
     path.with_suffix(".tar").write_bytes(tar(member(b"file", content)))
     thaw("pack", path.with_suffix(".tar"), "--quiet", "-o", path)
-    return path
-
-
-@pytest.fixture
-def own_binary(work, monkeypatch):
-    """A copy of thaw that can be replaced; services and commands run it."""
-    path = work / "thaw-copy"
-    shutil.copy2(binary(), path)
-    monkeypatch.setenv("THAW_TEST_BINARY", str(path))
     return path
 
 

@@ -9,14 +9,24 @@ import struct
 import subprocess
 import sys
 
-from .command import PROJECT, binary, check_sanitizers, environment, run
+import pytest
+
+from .command import PROJECT, binary, check_sanitizers, environment, run, thaw
 from .mounts import END_TIMEOUT, READY_TIMEOUT, detach, mounts_below, wait_until
+from .tars import member, tar
 
 sys.path.insert(0, str(PROJECT / "tools" / "python"))
 
 import thaw_client  # noqa: E402
 
 TIMEOUT = 30
+
+
+@pytest.fixture
+def image(work):
+    (work / "x.tar").write_bytes(tar(member(b"file", b"data"), member(b"d/other", b"more")))
+    thaw("pack", work / "x.tar", "--quiet", "-o", work / "env.thaw")
+    return work / "env.thaw"
 
 
 class Service:

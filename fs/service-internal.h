@@ -376,6 +376,8 @@ struct request {
 	gid_t gid;
 	gid_t *groups;
 	unsigned group_count;
+	/* Images that others than root may change: their views have a worker of their user's. */
+	bool own[1 + THAW_LAYERS_MAX];
 	/* Swap and AddLayer: all images of the view as it will be; fds from first_new on. */
 	unsigned first_new;
 };

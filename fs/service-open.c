@@ -54,6 +54,18 @@ struct request *request_new(void)
 
 /* -- parameters -- */
 
+/*
+ * Bytes are verified whoever they come from, but who can cut an image short, or does not
+ * answer, can make it unreadable: of what only root can change all share one worker.
+ */
+static bool others_may_change(int fd)
+{
+	struct stat st;
+
+	return stranger_may_wait(fd) || fstat(fd, &st) < 0 || st.st_uid != 0 ||
+	       (st.st_mode & 022);
+}
+
 int request_take_image(struct connection *connection, struct request *request,
 		       const char *name, int fd)
 {
@@ -61,6 +73,7 @@ int request_take_image(struct connection *connection, struct request *request,
 	unsigned number = lease->image_count++;
 
 	request->image_fds[number] = fd;
+	request->own[number] = !connection->privileged && others_may_change(fd);
 	lease->images[number].name = strdup(name[0] ? name : "?");
 	if (lease->images[number].name)
 		return 0;
@@ -448,7 +461,8 @@ void job_want_image(struct job *job)
 	struct service *service = job->service;
 	const struct thaw_lease *lease = lease_of(job);
 	const struct thaw_lease_image *wanted = &lease->images[job->wanted];
-	uid_t uid = job->view->lease.writable ? job->view->lease.uid : 0;
+	bool own = job->view->lease.writable || job->request->own[job->wanted];
+	uid_t uid = own ? job->view->lease.uid : 0;
 	struct image *image = service->root ? image_find(service, wanted->identity, uid)
 					    : NULL;
 	struct job_message message = { .kind = JOB_LAUNCH };

@@ -48,7 +48,7 @@ struct opener {
 	struct job_message message; /* 16 KiB: one is enough */
 	uint8_t identities[1 + THAW_LAYERS_MAX][THAW_DIGEST_SIZE];
 	uint8_t index_digests[1 + THAW_LAYERS_MAX][THAW_DIGEST_SIZE]; /* of new ones */
-	char *directory; /* resolved */
+	char *directory;					      /* resolved */
 	int directory_fd;
 	bool missing; /* when it was first looked for */
 	bool made;
@@ -59,8 +59,9 @@ struct opener {
 	char *rendered[1 + THAW_LAYERS_MAX]; /* relocated files of each, or NULL */
 	bool plain[1 + THAW_LAYERS_MAX];
 	int holds[1 + THAW_LAYERS_MAX]; /* warming waits for their ends */
-	int index_fds[1 + THAW_LAYERS_MAX]; /* decoded by an earlier job, or this; or -1 */
-	int heard; /* with the last message, or -1 */
+	int index_fds[1 +
+		      THAW_LAYERS_MAX]; /* decoded by an earlier job, or this; or -1 */
+	int heard;			/* with the last message, or -1 */
 };
 
 static int say(struct opener *opener, enum job_message_kind kind)
@@ -297,8 +298,10 @@ static int launch(struct opener *opener, unsigned number, const char *state_dire
 	int r;
 
 	if (service->root) {
-		options.uid = lease->writable ? lease->uid : 0;
-		options.gid = lease->writable ? lease->gid : 0;
+		bool own = lease->writable || opener->request->own[number];
+
+		options.uid = own ? lease->uid : 0;
+		options.gid = own ? lease->gid : 0;
 		/* What is mounted there is dead, or was left by a job that was killed. */
 		while (umount2(directory, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
 			;
@@ -351,8 +354,8 @@ static int want(struct opener *opener, unsigned number)
  * As an earlier job has left it with the service, or else decoded now. It is a help for
  * later jobs: where it cannot be given, they decode it themselves.
  */
-static int learn_facts(struct opener *opener, struct service_image *image, unsigned number,
-		       struct thaw_facts *facts)
+static int learn_facts(struct opener *opener, struct service_image *image,
+		       unsigned number, struct thaw_facts *facts)
 {
 	int r;
 
@@ -380,7 +383,7 @@ static int learn_facts(struct opener *opener, struct service_image *image, unsig
 static const char *choose_store(const struct service *service, uint64_t size)
 {
 	return size <= SMALL_LAYER ? service->small_layers_directory
-						     : service->layers_directory;
+				   : service->layers_directory;
 }
 
 static bool is_below(const char *path, const char *directory)

@@ -185,10 +185,11 @@ static void use_images(struct view *view, const struct thaw_mount_entry *entry)
 
 	for (unsigned i = 0; i < view->lease.image_count; i++) {
 		const struct thaw_lease_image *part = &view->lease.images[i];
-		struct image *image = image_find(service, part->identity,
-						 view->lease.writable ? view->lease.uid
-								      : 0);
+		struct image *image = image_find(service, part->identity, 0);
 
+		/* Of a writable view, or of a file that its user may change. */
+		if (!image || !lies_over(entry, image->directory))
+			image = image_find(service, part->identity, view->lease.uid);
 		if (!image || !lies_over(entry, image->directory))
 			continue;
 		view->images[i] = image;
@@ -362,7 +363,6 @@ static void take_unknown(struct service *service, const struct thaw_mount_entry 
 		count--;
 		if (parse_key(strrchr(p, '/') + 1, lease.images[count].identity, &uid)) {
 			lease.images[count].name = strdup("?");
-			lease.writable = lease.writable || uid != 0;
 			lease.image_count++;
 		}
 	}
@@ -372,7 +372,7 @@ static void take_unknown(struct service *service, const struct thaw_mount_entry 
 		return;
 	}
 	lease.scratch = scratch_of(entry);
-	lease.writable = lease.writable || lease.scratch;
+	lease.writable = lease.scratch != NULL;
 	take_view(service, &lease, entry);
 	thaw_lease_deinit(&lease);
 }

@@ -288,6 +288,29 @@ def test_too_many_connections(node, user):
         process.communicate(timeout=20)
 
 
+@pytest.mark.root
+def test_an_image_that_its_user_may_change(node, work, image, home, user):
+    """It is the same one, until he cuts it short: then only he is without."""
+    own = home / "own.thaw"
+    own.write_bytes(image.read_bytes())
+    os.chown(own, user.pw_uid, user.pw_gid)
+    as_user(node, user, "open", "mine", own, home / "mine")
+    as_user(node, user, "open", "also", own, home / "also")
+    node.thaw("open", "roots", image, work / "roots")
+    as_user(node, user, "open", "shared", image, home / "shared")
+    assert {(i["uid"], i["views"]) for i in node.images()} == {(0, 2), (user.pw_uid, 2)}
+    os.truncate(own, 100)
+    with pytest.raises(OSError):
+        (home / "mine" / "file").read_bytes()
+    assert (work / "roots" / "file").read_bytes() == b"data"
+    assert (home / "shared" / "d" / "other").read_bytes() == b"more"
+    # Found again, whose worker is whose.
+    node.kill().start()
+    assert {(i["uid"], i["views"]) for i in node.images()} == {(0, 2), (user.pw_uid, 2)}
+    assert {(v["session"], v["writable"]) for v in node.views()} == {
+        (name, False) for name in ("mine", "also", "roots", "shared")}
+
+
 HANGING = """
 import array, os, socket, sys
 sys.path.insert(0, sys.argv[1])

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -109,6 +110,20 @@ static bool wait_for(pid_t pid, unsigned seconds, int *ret_status)
 	return in_time;
 }
 
+/* "Input/output error" would add nothing. */
+static int failed(struct thaw_error *err, const char *format, ...) _printf_(2, 3);
+static int failed(struct thaw_error *err, const char *format, ...)
+{
+	char text[256];
+	va_list args;
+
+	va_start(args, format);
+	(void)vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	(void)thaw_io(err, 0, "%s", text);
+	return -EIO;
+}
+
 /* What it says may be somebody else's words: a number in range, one line of plain text. */
 static int check_outcome(const struct outcome *shared, struct thaw_error *err)
 {
@@ -116,7 +131,7 @@ static int check_outcome(const struct outcome *shared, struct thaw_error *err)
 	int r = outcome.result;
 
 	if (r < -ERRNO_MAX || r > THAW_NOT_FOUND)
-		return thaw_io(err, -EIO, "a confined process said what cannot be");
+		return failed(err, "a confined process said what cannot be");
 	if (r >= 0)
 		return r;
 	outcome.err.text[sizeof(outcome.err.text) - 1] = '\0';
@@ -144,11 +159,11 @@ int thaw_confined_child(const struct thaw_confined_child *child, struct thaw_err
 	else if (!wait_for(pid, child->seconds, &status))
 		r = thaw_io(err, -ETIMEDOUT, "the process that %s", child->what);
 	else if (WIFSIGNALED(status))
-		r = thaw_io(err, -EIO, "the process that %s was killed by signal %d", child->what,
-			    WTERMSIG(status));
+		r = failed(err, "the process that %s was killed by signal %d", child->what,
+			   WTERMSIG(status));
 	else if (WEXITSTATUS(status) != 0)
-		r = thaw_io(err, -EIO, "the process that %s ended with exit code %d", child->what,
-			    WEXITSTATUS(status));
+		r = failed(err, "the process that %s ended with exit code %d", child->what,
+			   WEXITSTATUS(status));
 	else
 		r = check_outcome(outcome, err);
 	(void)munmap(outcome, sizeof(*outcome)); /* as it was mapped: cannot fail */

@@ -5,6 +5,7 @@
  * must be what rendering gives, to the byte.
  */
 #include "check.h"
+#include "failing-malloc.h"
 
 #include <glob.h>
 #include <sys/stat.h>
@@ -746,6 +747,52 @@ static void verified(void **state)
 	free(sites);
 }
 
+/* All of it, with the n-th allocation failing; 0 or a negative errno. */
+static int all_steps(struct state *s, const struct buffer *pyc)
+{
+	struct thaw_site *sites;
+	char *text;
+	uint8_t *rendered;
+	size_t count, size;
+	int r;
+
+	r = thaw_bytecode_source(s->image, s->reader, ino_of(s, "m/module.py"), "/x",
+				 &s->err, &text, &size);
+	if (r != 0)
+		return r;
+	free(text);
+	r = find_sites(s, "m/module.py", pyc, &sites, &count);
+	if (r == 0) {
+		const struct thaw_bytecode_sites all = { .array = sites, .count = count };
+
+		r = thaw_bytecode_render(pyc->data, pyc->size, &all, "/x", &rendered,
+					 &size);
+		free(sites);
+	}
+	if (r == 0)
+		free(rendered);
+	return r;
+}
+
+static void no_memory(void **state)
+{
+	struct state *s = *state;
+	_buffer_ pyc = { 0 };
+	long n = 0;
+	int r;
+
+	MAKE_PYC(&pyc, ")\1" SITE_STRING);
+	assert_int_equal(all_steps(s, &pyc), 0); /* fills the reader's cache */
+	do {
+		allocation_failed = false;
+		allocations_left = n++;
+		r = all_steps(s, &pyc);
+		allocations_left = -1;
+		assert_int_equal(r, allocation_failed ? -ENOMEM : 0);
+	} while (r != 0);
+	assert_true(n > 4);
+}
+
 int main(void)
 {
 #define CASE(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
@@ -754,7 +801,8 @@ int main(void)
 		CASE(not_understood),	 CASE(deep_nesting),
 		CASE(sites_that_lie),	 CASE(sources),
 		CASE(layers),		 CASE(without_constants),
-		CASE(verified),		 cmocka_unit_test(no_bomb),
+		CASE(verified),		 CASE(no_memory),
+		cmocka_unit_test(no_bomb),
 		cmocka_unit_test(prefixes_that_may),
 	};
 

@@ -11,7 +11,7 @@ from support import command
 from support.command import binary, run
 from support.mounts import mount_at, wait_until
 from support.service import service
-from support.spark import server
+from support.spark import log, server, sparks
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.heavy]
 
@@ -62,13 +62,15 @@ except Exception as error:
 """
 
 
-def test_views_by_session_setting(built, scientific, work):
+@pytest.mark.parametrize("kind", ["spark4", "spark3"])
+def test_views_by_session_setting(built, scientific, work, kind):
+    more = {"spark_jars": sparks.connect_jar(log)} if kind == "spark3" else {}
     view = work / "views" / "alice"
     view.parent.mkdir()
     with service(work, "--linger=0") as node, \
-            server("spark4", "local-cluster[1,1,512]", work, spark_plugins="io.thaw.spark.ThawPlugin",
+            server(kind, "local-cluster[1,1,512]", work, spark_plugins="io.thaw.spark.ThawPlugin",
                    spark_executor_extraClassPath=built[0], spark_driver_extraClassPath=built[0],
-                   spark_thaw_command=binary(), spark_thaw_lease=30) as running:
+                   spark_thaw_command=binary(), spark_thaw_lease=30, **more) as running:
         told = running.client(SESSIONS, scientific, view)
         assert {place[0] for place in told["first"]} == {str(view)}
         # Sessions that ask for nothing have the server's Python.

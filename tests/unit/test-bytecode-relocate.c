@@ -392,6 +392,17 @@ static void sites_found(void **state)
 	assert_int_equal(render(&pyc, sites, count, PLACEHOLDER, &again), 0);
 	assert_int_equal(again.size, pyc.size);
 	assert_memory_equal(again.data, pyc.data, pyc.size);
+	/* the last that is short, and the first that is not */
+	for (size_t len = 255; len <= 256; len++) {
+		char prefix[257] = "";
+		_buffer_ edge = { 0 };
+
+		memset(prefix, 'p', len);
+		assert_int_equal(render(&pyc, sites, count, prefix, &edge), 0);
+		assert_memory_equal(edge.data + sites[1].offset,
+				    len == 255 ? "z\xffp" : "a\0\1\0\0p",
+				    len == 255 ? 3 : 6);
+	}
 	free(sites);
 }
 

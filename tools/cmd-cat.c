@@ -27,7 +27,7 @@ static int cat_file(const char *file, const char *path, struct thaw_reader *read
 		r = write_all(STDOUT_FILENO, buf, n);
 		if (r < 0) {
 			*ret_stop = true;
-			return tool_fail_errno("standard output", r);
+			return tool_fail_output(r);
 		}
 		offset += n;
 	}

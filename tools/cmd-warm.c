@@ -169,7 +169,7 @@ static int train_all(struct warm *warm, const struct thaw_image *image)
 	if (warm->json) {
 		own = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
 		if (own < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0)
-			return tool_fail_errno("standard output", -errno);
+			return tool_fail_output(-errno);
 	}
 	for (unsigned i = 0; i < warm->command_count && r == 0; i++) {
 		r = train(warm, &warm->commands[i]);
@@ -177,7 +177,7 @@ static int train_all(struct warm *warm, const struct thaw_image *image)
 			r = check_unchanged(warm, image);
 	}
 	if (own >= 0 && dup2(own, STDOUT_FILENO) < 0)
-		return tool_fail_errno("standard output", -errno);
+		return tool_fail_output(-errno);
 	return r;
 }
 

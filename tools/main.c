@@ -121,7 +121,7 @@ static int finish_output(int exit_code)
 	error = errno ? -errno : -EIO;
 	return exit_code > THAW_EXIT_DIFFERENT
 		       ? exit_code
-		       : tool_fail_errno("standard output", error);
+		       : tool_fail_output(error);
 }
 
 int main(int argc, char **argv)

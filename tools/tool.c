@@ -3,7 +3,9 @@
 #include "tool.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +45,18 @@ int tool_fail_errno(const char *file, int error)
 	fail_prefix(file);
 	fprintf(stderr, "%s\n", strerror(-error));
 	return THAW_EXIT_IO;
+}
+
+int tool_fail_output(int error)
+{
+	struct pollfd reader = { .fd = STDOUT_FILENO };
+
+	/* As with other tools: who ends `thaw ls | head` has not failed. */
+	if (poll(&reader, 1, 0) == 1 && (reader.revents & POLLERR)) {
+		(void)signal(SIGPIPE, SIG_DFL); /* main() ignores it */
+		(void)raise(SIGPIPE);
+	}
+	return tool_fail_errno("standard output", error);
 }
 
 /* Arguments may be names: the text is escaped as a whole. */

@@ -53,6 +53,8 @@ int tool_fail(const char *file, const struct thaw_error *err);
 /* "thaw: FILE: PATH: CAUSE", of a path inside an image */
 int tool_fail_inside(const char *file, const char *path, const struct thaw_error *err);
 int tool_fail_errno(const char *file, int error); /* negative errno; class I/O */
+/* The same of standard output. Does not return, by SIGPIPE, where nobody reads a pipe. */
+int tool_fail_output(int error);
 int tool_fail_text(enum thaw_exit exit_code, const char *file, const char *format, ...)
 	_printf_(3, 4);
 int tool_usage(const char *command, const char *format, ...) _printf_(2, 3);

@@ -33,6 +33,10 @@ def other(session_directory):
     other("3.12", path): an executable image with that interpreter, and an older pandas than
     the scientific one has.
     """
+    # Fetched here: it may take longer than a test may.
+    for version in (others.OWN, *(others.other_python() or ())[:1]):
+        others.get(version, log)
+
     def make(version, python):
         return once(f"other-{version}.thaw", lambda path: thaw(
             "pack", others.get(version, log) / "wheels", "-o", path, "--quiet", "--level=1",
@@ -58,3 +62,4 @@ def cluster(session_directory):
     directory = pathlib.Path(tempfile.mkdtemp(dir=session_directory, prefix="cluster-"))
     with server("spark4", "local-cluster[2,1,512]", directory) as running:
         yield running
+    assert not running.traces.files(), "left when all sessions and the server had ended"

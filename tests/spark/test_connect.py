@@ -270,5 +270,4 @@ def test_killed_jvm_leaves_nothing(stubs, work):
                 if "java" in line.split()[0]]
         os.kill(jvm, signal.SIGKILL)
         running.traces.wait_nothing()
-        assert not [path for path in running.traces.runtime.rglob("*") if not path.is_dir()
-                    and path.name not in ("lock",)]
+        assert not running.traces.files()

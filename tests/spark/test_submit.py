@@ -93,6 +93,16 @@ def test_unknown_extension(traces, application, stubs, kind):
     check(told(result))
 
 
+@pytest.mark.heavy
+def test_executable_image_by_files(traces, application, stubs):
+    """--files: launcher and image in one file, in the executor's working directory."""
+    spark = sparks.get("spark4", log)
+    result = submit(spark, traces, application, "--files", stubs("embedded.thaw", "--embed"),
+                    master="local-cluster[2,1,512]", PYSPARK_DRIVER_PYTHON=str(spark.python),
+                    PYSPARK_PYTHON="./embedded.thaw")
+    check(told(result))
+
+
 class Standalone:
     """A master and a worker, as an administrator starts them."""
 

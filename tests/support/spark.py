@@ -125,6 +125,11 @@ class Traces:
         wait_until(lambda: not self.live(), "every process of Spark and thaw to end")
         assert self.mounts() == []
 
+    def files(self):
+        """What views keep while they are there. Locks stay: removing one would make two."""
+        return [path for path in self.runtime.rglob("*")
+                if not path.is_dir() and path.name != "lock"]
+
     def mounts(self):
         return [m.path for m in mount_table() if m.path.startswith(os.fsencode(self.directory))]
 

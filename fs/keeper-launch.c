@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -263,8 +264,10 @@ static void describe(const struct thaw_state *state, struct thaw_kept *kept)
 static int open_process(pid_t pid, uint64_t began)
 {
 	int pidfd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+	struct pollfd ended = { .fd = pidfd, .events = POLLIN };
 
-	if (pidfd >= 0 && thaw_process_began(pid) != began)
+	/* One that has ended keeps its number and its beginning until it is waited for. */
+	if (pidfd >= 0 && (thaw_process_began(pid) != began || poll(&ended, 1, 0) != 0))
 		pidfd = safe_close(pidfd);
 	return pidfd;
 }

@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #include "detached.h"
-#include "namespaces.h"
 #include "scratch.h"
 #include "serving.h"
 #include "util/cleanup.h"
@@ -48,17 +47,16 @@ static void wait_for_unmount(int inotify)
 }
 
 /* Without inotify: by looking again and again. */
-static void wait_for_processes(unsigned long long namespace)
+static void wait_for_processes(const char *path)
 {
 	const struct timespec moment = { .tv_sec = LOOK_SECONDS };
 
-	while (thaw_namespace_lives(namespace))
+	while (thaw_scratch_is_in_use(path))
 		(void)nanosleep(&moment, NULL); /* interrupted: looked a little earlier */
 }
 
 struct job {
 	const char *path;
-	const struct thaw_alias *alias; /* NULL: a scratch layer */
 	int lock, socket;
 };
 
@@ -67,39 +65,19 @@ static void janitor(void *userdata)
 	struct job *job = userdata;
 	const int keep[] = { job->lock, job->socket };
 	_cleanup_(closep) int inotify = -1;
-	unsigned long long namespace;
+	char byte;
 	int told;
 
 	thaw_detach_from_terminal();
 	(void)prctl(PR_SET_NAME, "thaw-janitor"); /* for ps: a valid name */
 	thaw_close_all_but(keep, sizeof(keep) / sizeof(keep[0]));
-	told = thaw_receive_fds(job->socket, &namespace, sizeof(namespace), &inotify, 1);
+	told = thaw_receive_fds(job->socket, &byte, 1, &inotify, 1);
 	(void)safe_close(job->socket);
 	if (told == 1)
 		wait_for_unmount(inotify);
 	else if (told == 0)
-		wait_for_processes(namespace);
-	if (job->alias)
-		thaw_alias_remove(job->alias, job->path, true);
-	else
-		(void)!thaw_scratch_remove(job->path); /* what stays is swept later */
-}
-
-static int start(struct job *job, struct thaw_janitor *ret_janitor)
-{
-	int sockets[2], r;
-
-	r = thaw_socket_pair(sockets);
-	if (r < 0)
-		return r;
-	job->socket = sockets[1];
-	r = thaw_fork_detached(janitor, job, sockets[0]);
-	(void)safe_close(sockets[1]);
-	if (r < 0)
-		(void)safe_close(sockets[0]);
-	else
-		ret_janitor->socket = sockets[0];
-	return r;
+		wait_for_processes(job->path);
+	(void)!thaw_scratch_remove(job->path); /* what stays is swept later */
 }
 
 int thaw_janitor_start(const char *path, int lock, struct thaw_error *err,
@@ -107,37 +85,37 @@ int thaw_janitor_start(const char *path, int lock, struct thaw_error *err,
 {
 	_cleanup_(closep) _unused_ int own_lock = lock;
 	struct job job = { .path = path, .lock = lock };
-	int r = start(&job, ret_janitor);
+	int sockets[2], r;
 
+	r = thaw_socket_pair(sockets);
+	if (r == 0) {
+		job.socket = sockets[1];
+		r = thaw_fork_detached(janitor, &job, sockets[0]);
+		(void)safe_close(sockets[1]);
+		if (r < 0)
+			(void)safe_close(sockets[0]);
+	}
 	if (r < 0) {
 		(void)!thaw_scratch_remove(path); /* new, and empty */
 		return thaw_io(err, r, "no process can be started for the scratch layer");
 	}
+	ret_janitor->socket = sockets[0];
 	return 0;
 }
 
-int thaw_janitor_start_alias(const struct thaw_alias *alias, const char *path,
-			     struct thaw_error *err, struct thaw_janitor *ret_janitor)
-{
-	struct job job = { .path = path, .alias = alias, .lock = alias->directory };
-	int r = start(&job, ret_janitor);
-
-	return r < 0 ? thaw_io(err, r, "no process can be started for the alias") : 0;
-}
-
-int thaw_janitor_watch(struct thaw_janitor *janitor, const char *view,
+int thaw_janitor_watch(struct thaw_janitor *janitor, const char *path, const char *view,
 		       struct thaw_error *err)
 {
 	_cleanup_(closep) int inotify = inotify_init1(IN_CLOEXEC);
-	unsigned long long namespace = thaw_namespace_number();
 	int r;
 
 	if (inotify >= 0 &&
 	    inotify_add_watch(inotify, view, IN_DELETE_SELF | IN_ONLYDIR) < 0)
 		inotify = safe_close(inotify);
-	r = thaw_send_fds(janitor->socket, &namespace, sizeof(namespace), &inotify,
-			  inotify >= 0);
-	return r < 0 ? thaw_io(err, r, "the view cannot be watched") : 0;
+	r = thaw_scratch_note_namespace(path);
+	if (r == 0)
+		r = thaw_send_fds(janitor->socket, "", 1, &inotify, inotify >= 0);
+	return r < 0 ? thaw_io(err, r, "the scratch layer cannot be watched") : 0;
 }
 
 void thaw_janitor_deinit(struct thaw_janitor *janitor)

@@ -2,16 +2,13 @@
 /* Entering namespaces. */
 #include "namespaces.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -97,84 +94,4 @@ int thaw_enter_namespaces_or_stay(struct thaw_error *err, bool *ret_user_namespa
 	if (status != 0)
 		return thaw_io(err, -EPERM, "no namespaces can be had");
 	return enter_both(err, ret_user_namespace);
-}
-
-static unsigned long long namespace_of(const char *process)
-{
-	char path[300];
-	struct stat st;
-
-	(void)snprintf(path, sizeof(path), "/proc/%s/ns/mnt", process); /* a name: it fits */
-	return stat(path, &st) == 0 ? st.st_ino : 0;
-}
-
-unsigned long long thaw_namespace_number(void)
-{
-	return namespace_of("self");
-}
-
-/* The first process, by its name in /proc, that fn says yes to. */
-static bool any_process(bool (*fn)(const void *userdata, const char *process),
-			const void *userdata, bool unknown)
-{
-	const struct dirent *entry;
-	DIR *proc = opendir("/proc");
-	bool found = !proc && unknown;
-
-	while (proc && !found && (entry = readdir(proc)) != NULL)
-		found = entry->d_name[0] >= '1' && entry->d_name[0] <= '9' &&
-			fn(userdata, entry->d_name);
-	if (proc)
-		(void)closedir(proc);
-	return found;
-}
-
-static bool is_in(const void *number, const char *process)
-{
-	return namespace_of(process) == *(const unsigned long long *)number;
-}
-
-bool thaw_namespace_lives(unsigned long long number)
-{
-	return any_process(is_in, &number, true); /* unknown is taken to be alive */
-}
-
-struct sought {
-	unsigned long long own; /* namespace */
-	char text[4 * 4096 + 3]; /* as the path stands in a table: " /a\\040b " */
-};
-
-static bool is_mounted_for(const void *userdata, const char *process)
-{
-	const struct sought *sought = userdata;
-	_cleanup_(freep) char *line = NULL;
-	_cleanup_(closefp) FILE *table = NULL;
-	bool found = false;
-	size_t capacity = 0;
-	char path[300];
-
-	if (namespace_of(process) == sought->own)
-		return false;
-	(void)snprintf(path, sizeof(path), "/proc/%s/mountinfo", process);
-	table = fopen(path, "re");
-	while (table && !found && getline(&line, &capacity, table) > 0)
-		found = strstr(line, sought->text) != NULL;
-	return found;
-}
-
-bool thaw_is_mounted_elsewhere(const char *path)
-{
-	struct sought sought = { .own = thaw_namespace_number() };
-	size_t len = 0;
-
-	sought.text[len++] = ' ';
-	for (; *path && len + 6 < sizeof(sought.text); path++) {
-		if (strchr(" \t\n\\", *path))
-			len += (size_t)sprintf(sought.text + len, "\\%03o", (unsigned)*path);
-		else
-			sought.text[len++] = *path;
-	}
-	sought.text[len++] = ' ';
-	sought.text[len] = '\0';
-	return any_process(is_mounted_for, &sought, false);
 }

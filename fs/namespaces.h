@@ -25,10 +25,3 @@ _must_check_ int thaw_enter_namespaces_or_stay(struct thaw_error *err,
  * leave.
  */
 _must_check_ int thaw_enter_mount_namespace(struct thaw_error *err);
-
-/* The number of our mount namespace; 0: it cannot be told. They begin anew with each boot. */
-unsigned long long thaw_namespace_number(void);
-/* Whether any process that we can look at is in that one; true also when it cannot be told. */
-bool thaw_namespace_lives(unsigned long long number);
-/* Whether anything is mounted at path (absolute) in another one that we can look at. */
-bool thaw_is_mounted_elsewhere(const char *path);

@@ -23,7 +23,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "namespaces.h"
 #include "util/cleanup.h"
 #include "util/growing.h"
 #include "util/write-all.h"
@@ -209,14 +208,14 @@ static int describe_namespace(char *buf, size_t size)
 {
 	_cleanup_(closep) int fd = open("/proc/sys/kernel/random/boot_id",
 					O_RDONLY | O_CLOEXEC);
-	unsigned long long number = thaw_namespace_number();
+	struct stat st;
 	char boot[64] = "";
 	ssize_t n = fd < 0 ? 0 : read(fd, boot, sizeof(boot) - 1);
 
 	boot[n > 0 ? strcspn(boot, "\n") : 0] = '\0';
-	if (number == 0)
-		return -ENOENT;
-	(void)snprintf(buf, size, "%s %llu", boot, number);
+	if (stat("/proc/self/ns/mnt", &st) < 0)
+		return -errno;
+	(void)snprintf(buf, size, "%s %llu", boot, (unsigned long long)st.st_ino);
 	return 0;
 }
 
@@ -238,6 +237,28 @@ int thaw_scratch_note_namespace(const char *path)
 	return fd < 0 ? -errno : write_all(fd, text, strlen(text));
 }
 
+/* Whether any process that we can look at is in that namespace. */
+static bool namespace_lives(unsigned long long number)
+{
+	const struct dirent *entry;
+	DIR *proc = opendir("/proc");
+	bool lives = !proc; /* unknown is taken to be alive */
+
+	while (proc && !lives && (entry = readdir(proc)) != NULL) {
+		char path[300];
+		struct stat st;
+
+		if (entry->d_name[0] < '1' || entry->d_name[0] > '9')
+			continue;
+		(void)snprintf(path, sizeof(path), "/proc/%s/ns/mnt",
+			       entry->d_name); /* fits */
+		lives = stat(path, &st) == 0 && st.st_ino == number;
+	}
+	if (proc)
+		(void)closedir(proc);
+	return lives;
+}
+
 bool thaw_scratch_is_in_use(const char *path)
 {
 	_cleanup_(freep) char *file = NULL;
@@ -256,7 +277,7 @@ bool thaw_scratch_is_in_use(const char *path)
 	number = strchr(then, ' ');
 	if (!number || strncmp(then, now, (size_t)(number + 1 - then)) != 0)
 		return false; /* another boot's */
-	return thaw_namespace_lives(strtoull(number + 1, NULL, 10));
+	return namespace_lives(strtoull(number + 1, NULL, 10));
 }
 
 /* One that nobody uses, and that is held by us from now on. */

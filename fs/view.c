@@ -10,6 +10,7 @@
  */
 #include "thaw/view.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -38,7 +39,7 @@ struct view {
 	struct thaw_parts parts;
 	char *empty_directory;
 	char *path; /* where the view is */
-	struct thaw_alias alias;
+	bool made_alias;
 	bool alias_is_link; /* left by an extracted view without namespaces */
 	bool user_namespace;
 	bool mount_namespace;
@@ -47,11 +48,42 @@ struct view {
 	bool impossible;
 	char *scratch; /* made for this view; or NULL */
 	bool scratch_in_memory;
-	struct thaw_janitor janitor; /* of the scratch layer */
-	struct thaw_janitor alias_janitor;
+	struct thaw_janitor janitor;
 };
 
 /* -- places -- */
+
+/*
+ * Only looked at, and never removed and made anew: another view may stand on it,
+ * in a namespace of its own, and would vanish with the directory.
+ */
+static int check_empty(const char *alias, struct thaw_error *err)
+{
+	int fd = open(alias, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	const struct dirent *entry;
+	unsigned names = 0;
+	DIR *directory;
+
+	if (fd < 0 && (errno == ELOOP || errno == ENOTDIR))
+		return thaw_refused(err, "alias \"%.200s\": exists and is no directory",
+				    alias);
+	directory = fd < 0 ? NULL : fdopendir(fd);
+	if (!directory) {
+		int r = thaw_io(err, -errno, "alias \"%.200s\"", alias);
+
+		(void)safe_close(fd);
+		return r;
+	}
+	errno = 0;
+	while ((entry = readdir(directory)) != NULL)
+		names += strcmp(entry->d_name, ".") != 0 &&
+			 strcmp(entry->d_name, "..") != 0;
+	(void)closedir(directory);
+	return names ? thaw_refused(err,
+				    "alias \"%.200s\": is a directory that is not empty",
+				    alias)
+		     : 0;
+}
 
 /* Made by link_tree() before, which compares what it leads to. */
 static bool is_own_link(const char *alias)
@@ -75,6 +107,9 @@ static int prepare_alias(struct view *view, const char *alias, struct thaw_error
 		return thaw_refused(
 			err, "alias \"%.200s\": must be a name in the current directory",
 			alias);
+	view->made_alias = mkdir(alias, 0755) == 0;
+	if (!view->made_alias && errno != EEXIST)
+		return thaw_io(err, -errno, "alias \"%.200s\" cannot be made", alias);
 	if (view->options->mode != THAW_VIEW_PRIVATE && is_own_link(alias)) {
 		_cleanup_(freep) char *here = getcwd(NULL, 0);
 
@@ -85,14 +120,11 @@ static int prepare_alias(struct view *view, const char *alias, struct thaw_error
 		}
 		return 0;
 	}
-	r = thaw_alias_take(alias, err, &view->alias);
+	r = check_empty(alias, err);
 	if (r < 0)
 		return r;
 	view->path = realpath(alias, NULL);
-	if (!view->path)
-		return thaw_io(err, -errno, "alias \"%.200s\"", alias);
-	return thaw_janitor_start_alias(&view->alias, view->path, err,
-					&view->alias_janitor);
+	return view->path ? 0 : thaw_io(err, -errno, "alias \"%.200s\"", alias);
 }
 
 static int prepare_places(struct view *view, struct thaw_error *err)
@@ -172,13 +204,8 @@ static int mount_layers(struct view *view, const struct thaw_overlay_layer *laye
 		if (r == 0)
 			r = thaw_overlay_mount(&overlay, view->path, err);
 	}
-	if (r == 0 && view->scratch && !view->scratch_in_memory) {
-		r = thaw_scratch_note_namespace(view->scratch);
-		r = r < 0 ? thaw_io(err, r, "the scratch layer cannot be watched")
-			  : thaw_janitor_watch(&view->janitor, view->path, err);
-	}
-	if (r == 0 && view->options->alias)
-		r = thaw_janitor_watch(&view->alias_janitor, view->path, err);
+	if (r == 0 && view->scratch && !view->scratch_in_memory)
+		r = thaw_janitor_watch(&view->janitor, view->scratch, view->path, err);
 	return r;
 }
 
@@ -325,7 +352,9 @@ static int link_tree(struct view *view, const char *tree, struct thaw_error *err
 		view->path = strdup(tree);
 		return view->path ? 0 : thaw_oom(err);
 	}
-	thaw_alias_remove(&view->alias, view->path, false);
+	if (view->made_alias && rmdir(options->alias) < 0)
+		return thaw_io(err, -errno, "alias \"%.200s\"", options->alias);
+	view->made_alias = false;
 	if (symlink(tree, options->alias) == 0)
 		return 0;
 	n = errno == EEXIST ? readlink(options->alias, target, sizeof(target)) : -1;
@@ -402,12 +431,7 @@ static int enter(struct view *view, struct thaw_error *err)
 int thaw_view_enter(const struct thaw_view_options *options, struct thaw_error *err,
 		    char **ret_path)
 {
-	struct view view = {
-		.options = options,
-		.alias = THAW_ALIAS_NONE,
-		.janitor.socket = -1,
-		.alias_janitor.socket = -1,
-	};
+	struct view view = { .options = options, .janitor.socket = -1 };
 	int r;
 
 	thaw_log_open(true);
@@ -423,12 +447,11 @@ int thaw_view_enter(const struct thaw_view_options *options, struct thaw_error *
 	if (r == 0) {
 		*ret_path = view.path;
 		view.path = NULL;
-	} else if (view.path) {
-		thaw_alias_remove(&view.alias, view.path, false);
+	} else if (view.made_alias) {
+		(void)rmdir(
+			options->alias); /* as it was; may be somebody else's by now */
 	}
 	thaw_janitor_deinit(&view.janitor);
-	thaw_janitor_deinit(&view.alias_janitor);
-	thaw_alias_deinit(&view.alias);
 	thaw_parts_deinit(&view.parts);
 	free(view.empty_directory);
 	free(view.scratch);

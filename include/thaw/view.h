@@ -23,8 +23,8 @@ struct thaw_view_options {
 	const char *image;
 	/*
 	 * Name in the current directory that the view appears at; it must be
-	 * missing (then it is made, empty to all outside, and removed after the last
-	 * view there) or an empty directory. NULL: a place of thaw's own. An extracted view without namespaces
+	 * missing (then it is made, and stays, empty to all outside) or an empty
+	 * directory. NULL: a place of thaw's own. An extracted view without namespaces
 	 * is a symlink there, and the name must be missing, or be that symlink.
 	 */
 	const char *alias;

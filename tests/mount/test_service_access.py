@@ -343,6 +343,17 @@ print(client.socket.recv(1), flush=True)
 """
 
 
+def held(directory):
+    """Whether a process has a file open there."""
+    for link in pathlib.Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if os.readlink(link).startswith(f"{directory}/"):
+                return True
+        except OSError:
+            pass  # it has ended, or closed it
+    return False
+
+
 @pytest.mark.root
 def test_jobs_that_hang_leave_room_for_root(node, work, image, home, user):
     """With storage that does not answer, here an image inside of a mount that is stopped."""
@@ -382,6 +393,8 @@ def test_jobs_that_hang_leave_room_for_root(node, work, image, home, user):
             for session in {view["session"] for view in client.list()}:
                 client.close_view(session, force=True)
         wait_until(lambda: not node.images(), "the storage not to be in use")
+        # The jobs that held a file there have said what they had to, and may not have ended.
+        wait_until(lambda: not held(storage.path), "the jobs to end")
 
 
 def test_service_of_an_ordinary_user(work, image, user):

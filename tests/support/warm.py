@@ -110,9 +110,13 @@ def stat(path, **options):
 
 
 def reclaims():
-    """Changes whenever somebody, or want of memory, empties the machine's caches."""
+    """Changes whenever somebody, or want of memory, empties the machine's caches.
+
+    Or when a page is read again that was taken away: DAMON does that uncounted.
+    """
     return [line for line in pathlib.Path("/proc/vmstat").read_text().splitlines()
-            if line.startswith(("drop_", "pgsteal_", "slabs_scanned "))]
+            if line.startswith(("drop_", "pgsteal_", "slabs_scanned ", "pginodesteal ",
+                                "workingset_refault_file "))]
 
 
 def stored_part(path, kind):

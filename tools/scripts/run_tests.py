@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -279,6 +280,8 @@ def run(arguments, scratch):
 
 
 def main():
+    # A shell starts what runs in its background with this ignored, and tests would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     arguments = parse_arguments()
     with tempfile.TemporaryDirectory(prefix="thaw-tools-test-") as scratch:
         try:

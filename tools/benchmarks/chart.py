@@ -121,7 +121,7 @@ class Panel:
         return parts
 
     def _row(self, row, y):
-        own = row["name"].split("/")[-1].startswith("thaw")
+        own = row["label"].startswith("thaw") or "in thaw" in row["label"]
         parts = ['<text class="end%s" x="%d" y="%.1f">%s</text>'
                  % (" strong" if own else "", LABEL - 10, y + BAR - 3, plain(row["label"]))]
         start = 0.0

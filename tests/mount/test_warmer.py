@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The warmer: what it spares, and that nothing ever waits for it, dead or alive."""
 import contextlib
+import functools
 import hashlib
 import os
 import pathlib
@@ -223,6 +224,22 @@ def test_killed_worker_while_warming(work):
         is_whole(mount.path)
 
 
+class Missed(Exception):
+    """The warmer had ended before it could be caught, as it does when memory is wanted."""
+
+
+def until_caught(test):
+    @functools.wraps(test)
+    def repeat(*args, **kwargs):
+        for _ in range(4):
+            try:
+                return test(*args, **kwargs)
+            except Missed:
+                pass
+        return test(*args, **kwargs)
+    return repeat
+
+
 def waiting_for_a_page(mount, stack):
     """
     A reader has locked the page and waits for a stopped worker; the pusher waits
@@ -241,13 +258,18 @@ def waiting_for_a_page(mount, stack):
     stack.callback(reader.kill)
     wait_until(lambda: process_state(reader.pid) == "D", "the reader to wait")
     os.kill(found.pusher, signal.SIGCONT)
-    wait_until(lambda: process_state(found.pusher) == "D", "the pusher to wait")
+    wait_until(lambda: process_state(found.pusher) == "D" or ended(found.pusher),
+               "the pusher to wait")
+    if ended(found.pusher):
+        os.kill(found.worker, signal.SIGCONT)
+        raise Missed
     return found, reader
 
 
 DIGEST = hashlib.sha256(bytes(range(256)) * 16384).hexdigest().encode()
 
 
+@until_caught
 def test_killed_worker_while_the_warmer_waits_for_a_page(work):
     with mounted(image("slow", work), work / "mnt") as mount, contextlib.ExitStack() as stack:
         found, reader = waiting_for_a_page(mount, stack)
@@ -258,6 +280,7 @@ def test_killed_worker_while_the_warmer_waits_for_a_page(work):
         is_whole(mount.path)
 
 
+@until_caught
 def test_killed_keeper_while_the_warmer_waits_for_a_page(work):
     """The worker, once it goes on, answers; the warmer ends with the keeper."""
     with mounted(image("slow", work), work / "mnt") as mount, contextlib.ExitStack() as stack:
@@ -275,6 +298,7 @@ def test_killed_keeper_while_the_warmer_waits_for_a_page(work):
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+@until_caught
 def test_keeper_ends_while_the_warmer_waits_for_a_page(work, ending):
     """The worker is stopped and cannot answer: the keeper refuses in its place."""
     with mounted(image("slow", work), work / "mnt") as mount, contextlib.ExitStack() as stack:

@@ -16,6 +16,7 @@
 #include "thaw/gc.h"
 #include "thaw/mount.h"
 #include "util/cleanup.h"
+#include "util/paths.h"
 
 /* Of one call, or of one lease's end: several views may be under way. */
 struct closing {
@@ -71,11 +72,10 @@ static int unmount(struct job *job, struct thaw_error *err)
 static void remove_scratch(const struct job *job)
 {
 	const char *scratch = job->view->lease.scratch;
-	size_t len = strlen(job->service->memory_directory);
 
 	if (!scratch)
 		return;
-	if (strncmp(scratch, job->service->memory_directory, len) == 0) {
+	if (thaw_is_below(scratch, job->service->memory_directory)) {
 		(void)umount2(scratch, MNT_DETACH | UMOUNT_NOFOLLOW);
 		(void)rmdir(scratch);
 	} else {

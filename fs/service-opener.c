@@ -37,7 +37,7 @@
 #include "thaw/image.h"
 #include "thaw/mount.h"
 #include "util/cleanup.h"
-#include "util/leads-up.h"
+#include "util/paths.h"
 
 struct opener {
 	struct job *job;
@@ -386,17 +386,10 @@ static const char *choose_store(const struct service *service, uint64_t size)
 				   : service->layers_directory;
 }
 
-static bool is_below(const char *path, const char *directory)
-{
-	size_t len = strlen(directory);
-
-	return strncmp(path, directory, len) == 0 && path[len] == '/';
-}
-
 bool opener_is_layer(const struct service *service, const char *path)
 {
-	return is_below(path, service->layers_directory) ||
-	       is_below(path, service->small_layers_directory);
+	return thaw_is_below(path, service->layers_directory) ||
+	       thaw_is_below(path, service->small_layers_directory);
 }
 
 static int render(struct opener *opener, unsigned number)

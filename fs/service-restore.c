@@ -25,13 +25,7 @@
 #include "service-keepers.h"
 #include "thaw/mount.h"
 #include "util/cleanup.h"
-
-static bool starts_with(const char *path, const char *directory)
-{
-	size_t len = strlen(directory);
-
-	return strncmp(path, directory, len) == 0 && path[len] == '/';
-}
+#include "util/paths.h"
 
 /* -- images -- */
 
@@ -130,7 +124,7 @@ static void restore_images(struct service *service, struct thaw_mount_table *tab
 		if (!service->root)
 			break; /* views are their images' mounts */
 		if (entry->kind != THAW_MOUNT_IMAGE ||
-		    !starts_with(entry->path, service->images_directory) ||
+		    !thaw_is_below(entry->path, service->images_directory) ||
 		    !parse_key(strrchr(entry->path, '/') + 1, identity, &uid))
 			continue;
 		image = image_find(service, identity, uid);
@@ -241,7 +235,7 @@ static void take_view(struct service *service, struct thaw_lease *lease,
 	else
 		alive = use_own(view);
 	if (view->lease.scratch &&
-	    !starts_with(view->lease.scratch, service->memory_directory) &&
+	    !thaw_is_below(view->lease.scratch, service->memory_directory) &&
 	    thaw_scratch_adopt(view->lease.scratch, NULL, &view->scratch_lock) < 0)
 		view_log(view, LOG_WARNING, "scratch-not-locked", NULL);
 	view_opened(view);
@@ -257,11 +251,11 @@ static void take_view(struct service *service, struct thaw_lease *lease,
 /* A record without a mount: what was only for it goes too. */
 static void drop_lease(struct service *service, struct thaw_lease *lease)
 {
-	if (lease->scratch && starts_with(lease->scratch, service->memory_directory)) {
+	if (lease->scratch && thaw_is_below(lease->scratch, service->memory_directory)) {
 		(void)umount2(lease->scratch, MNT_DETACH | UMOUNT_NOFOLLOW);
 		(void)rmdir(lease->scratch);
 	} else if (lease->scratch &&
-		   starts_with(lease->scratch, service->scratch_directory)) {
+		   thaw_is_below(lease->scratch, service->scratch_directory)) {
 		(void)!thaw_scratch_remove(lease->scratch);
 	}
 	service_log(service, LOG_NOTICE, "lease-dropped", "session", lease->session,
@@ -353,12 +347,12 @@ static void take_unknown(struct service *service, const struct thaw_mount_entry 
 
 	/* From below: the table has them from the top. */
 	for (const char *p = entry->lower; *p; p = thaw_mountinfo_next_lower(p))
-		count += starts_with(p, service->images_directory);
+		count += thaw_is_below(p, service->images_directory);
 	for (const char *p = entry->lower; *p && count <= THAW_LAYERS_MAX + 1;
 	     p = thaw_mountinfo_next_lower(p)) {
 		uid_t uid;
 
-		if (!starts_with(p, service->images_directory) || count == 0)
+		if (!thaw_is_below(p, service->images_directory) || count == 0)
 			continue;
 		count--;
 		if (parse_key(strrchr(p, '/') + 1, lease.images[count].identity, &uid)) {
@@ -451,7 +445,7 @@ static void restore_unknown(struct restoring *restoring)
 		if (entry->kind != THAW_MOUNT_VIEW)
 			continue;
 		for (const char *p = entry->lower; *p; p = thaw_mountinfo_next_lower(p))
-			ours = ours || starts_with(p, service->images_directory);
+			ours = ours || thaw_is_below(p, service->images_directory);
 		if (ours && !view_at(service, entry->path))
 			take_unknown(service, entry, "recovered", NULL);
 	}

@@ -31,7 +31,7 @@
 #include "thaw/mount.h"
 #include "thaw/stat.h"
 #include "util/cleanup.h"
-#include "util/leads-up.h"
+#include "util/paths.h"
 #include "view-parts.h"
 
 struct view {
@@ -95,7 +95,7 @@ static bool is_own_link(const char *alias)
 	if (n <= 0 || thaw_state_directory("extracted", NULL, NULL, &base) < 0)
 		return false;
 	target[n] = '\0';
-	return strncmp(target, base, strlen(base)) == 0 && target[strlen(base)] == '/';
+	return thaw_is_below(target, base);
 }
 
 /* The alias: ours to mount on only when nothing is hidden by that. */

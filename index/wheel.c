@@ -16,6 +16,7 @@
 #include "thaw/format.h"
 #include "util/cleanup.h"
 #include "util/growing.h"
+#include "util/paths.h"
 
 #define INTERPRETER_LINE "#!/usr/bin/env python3\n"
 #define LAYOUT_MAX	 65536u	     /* of PEX's note */
@@ -300,7 +301,7 @@ static int append_row(struct wheel *wheel, const char *path,
 {
 	const char *library = wheel->tree->library;
 	size_t len = strlen(library);
-	bool inside = strncmp(path, library, len) == 0 && path[len] == '/';
+	bool inside = thaw_is_below(path, library);
 	char relative[PATH_ROOM + 16], hash[48] = "", tail[96];
 	int r;
 
@@ -482,7 +483,7 @@ static bool is_installers(const struct wheel *wheel, const char *path)
 {
 	size_t len = strlen(wheel->info);
 
-	return strncmp(path, wheel->info, len) == 0 && path[len] == '/' &&
+	return thaw_is_below(path, wheel->info) &&
 	       (strcmp(path + len + 1, "RECORD") == 0 ||
 		strcmp(path + len + 1, "INSTALLER") == 0);
 }

@@ -25,6 +25,7 @@
 #include "thaw/stub.h"
 #include "thaw/view.h"
 #include "util/cleanup.h"
+#include "util/paths.h"
 
 /* As thaw run has it. */
 #define EXIT_THAW	125
@@ -109,9 +110,7 @@ static int use_embedded(struct launch *launch, size_t i, struct thaw_error *err,
 /* What the state directory keeps is collected (thaw gc) when nobody has used it for long. */
 static void note_use(const struct launch *launch, const char *path)
 {
-	size_t len = launch->state_images ? strlen(launch->state_images) : 0;
-
-	if (len && strncmp(path, launch->state_images, len) == 0 && path[len] == '/')
+	if (launch->state_images && thaw_is_below(path, launch->state_images))
 		(void)utimensat(AT_FDCWD, path, NULL, 0); /* somebody else's stays as it is */
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
+/* Paths as text: no file is looked at. */
 #include <stdbool.h>
 #include <string.h>
 
@@ -12,4 +13,12 @@ static inline bool thaw_leads_up(const char *path)
 			return true;
 	}
 	return false;
+}
+
+/* Whether path begins with directory, which has no slash at its end, and goes on below it. */
+static inline bool thaw_is_below(const char *path, const char *directory)
+{
+	size_t len = strlen(directory);
+
+	return strncmp(path, directory, len) == 0 && path[len] == '/';
 }

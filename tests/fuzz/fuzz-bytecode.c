@@ -48,23 +48,7 @@ static struct thaw_image *make_image(const char *path, size_t len, struct buffer
 	put_le32(file + THAW_RELOCATED_OFF_INO, 2);
 	put_le32(file + THAW_RELOCATED_OFF_SITES, 1);
 	memcpy(strings, path, len);
-	*spec = (struct spec){ .record_count = 3, .strings = "f", .strings_size = 1 };
-	spec->records[1] = (struct spec_record){ .type = THAW_DIRECTORY,
-						 .mode = 0755,
-						 .parent = 1,
-						 .nlink = 2,
-						 .size = 1,
-						 .data = 2 };
-	spec->records[2] = (struct spec_record){ .name_len = 1,
-						 .type = THAW_REGULAR,
-						 .mode = 0644,
-						 .parent = 1,
-						 .nlink = 1,
-						 .size = len };
-	spec_add_frame(spec, path, len, false);
-	spec->sections[spec->section_count++] = (struct spec_section){
-		THAW_SECTION_RELOCATIONS, 0, section, (size_t)(strings - section) + len
-	};
+	spec_relocated(spec, path, len, section, (size_t)(strings - section) + len);
 	spec_build(spec, bytes);
 	spec_deinit(spec);
 	free(spec);

@@ -28,29 +28,6 @@
 			abort();  \
 	} while (0)
 
-/* The root, and one file that is the whole stream. */
-static void describe(struct spec *spec, const uint8_t *content, size_t size,
-		     const uint8_t *section, size_t section_size)
-{
-	*spec = (struct spec){ .record_count = 3, .strings = "f", .strings_size = 1 };
-	spec->records[1] = (struct spec_record){ .type = THAW_DIRECTORY,
-						 .mode = 0755,
-						 .parent = 1,
-						 .nlink = 2,
-						 .size = 1,
-						 .data = 2 };
-	spec->records[2] = (struct spec_record){ .name_len = 1,
-						 .type = THAW_REGULAR,
-						 .mode = 0644,
-						 .parent = 1,
-						 .nlink = 1,
-						 .size = size };
-	spec_add_frame(spec, content, size, false);
-	spec->sections[spec->section_count++] = (struct spec_section){
-		THAW_SECTION_RELOCATIONS, 0, section, section_size
-	};
-}
-
 static bool only_binary(const struct thaw_image *image, const struct thaw_relocated *file)
 {
 	for (uint32_t i = 0; i < file->sites; i++) {
@@ -123,7 +100,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	spec = calloc(1, sizeof(*spec));
 	REQUIRE(spec);
-	describe(spec, data + section_size, size, data, section_size);
+	spec_relocated(spec, data + section_size, size, data, section_size);
 	spec_build(spec, &bytes);
 	spec_deinit(spec);
 	free(spec);

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from support import images
+from support.background import Background
 from support.command import binary, environment, sanitized, thaw
 from support.mounts import descendants, kill, wait_until
 from support.service import service, thaw_client
@@ -89,13 +90,12 @@ def maps_index(pid):
     return "/memfd:thaw-index" in pathlib.Path(f"/proc/{pid}/maps").read_text()
 
 
-class Watch(threading.Thread):
+class Watch(Background):
     """Looks at all processes of the binary under test, as often as it can."""
 
     def __init__(self, *known):
-        super().__init__(daemon=True)
+        super().__init__()
         self.known = {str(pid) for pid in known}
-        self.finished = threading.Event()
         self.decoders = set()  # hold an index of their own; confined
         self.peak = 0          # KiB, of those that are not confined
         self.exposed = {}
@@ -113,14 +113,6 @@ class Watch(threading.Thread):
                 self.peak = max(self.peak, kib(fields, "VmHWM"))
                 if kib(fields, "VmHWM") > SMALL_KIB:
                     self.exposed[pid] = fields
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.finished.set()
-        self.join()
 
 
 @pytest.mark.skipif(sanitized(), reason="a sanitizer's memory is large")

@@ -10,11 +10,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 
 import pytest
 
 from support import command
+from support.background import Background
 from support.command import environment, run, thaw, thaw_fails
 from support.mounts import background, children, kill, mount_at, mounted, processes, wait_until
 from support.tars import directory, member, tar
@@ -71,13 +71,12 @@ def status(pid):
 
 # -- killed
 
-class Killer(threading.Thread):
+class Killer(Background):
     """Kills one worker after the other, each a moment after it has begun to serve."""
 
     def __init__(self, keeper, pause=0.02):
-        super().__init__(daemon=True)
+        super().__init__()
         self.keeper, self.pause = keeper, pause
-        self.finished = threading.Event()
         self.kills = 0
 
     def run(self):
@@ -89,14 +88,6 @@ class Killer(threading.Thread):
                 kill(pid)
                 last = pid
                 self.kills += 1
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.finished.set()
-        self.join()
 
 
 def test_import_while_workers_are_killed(work):

@@ -113,6 +113,28 @@ static void add_record(struct spec *spec, const char *name, enum thaw_inode_type
 	};
 }
 
+void spec_relocated(struct spec *spec, const void *content, size_t size, const void *section,
+		    size_t section_size)
+{
+	*spec = (struct spec){ .record_count = 3, .strings = "f", .strings_size = 1 };
+	spec->records[1] = (struct spec_record){ .type = THAW_DIRECTORY,
+						 .mode = 0755,
+						 .parent = 1,
+						 .nlink = 2,
+						 .size = 1,
+						 .data = 2 };
+	spec->records[2] = (struct spec_record){ .name_len = 1,
+						 .type = THAW_REGULAR,
+						 .mode = 0644,
+						 .parent = 1,
+						 .nlink = 1,
+						 .size = size };
+	spec_add_frame(spec, content, size, false);
+	spec->sections[spec->section_count++] = (struct spec_section){
+		THAW_SECTION_RELOCATIONS, 0, section, section_size
+	};
+}
+
 void spec_sample(struct spec *spec)
 {
 	uint8_t data[SAMPLE_STREAM];

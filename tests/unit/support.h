@@ -130,6 +130,12 @@ struct spec {
  */
 #define SAMPLE_STREAM 8192u
 void spec_sample(struct spec *spec);
+/*
+ * One of two records, root and the file "f" of this content, which is the whole stream;
+ * with a section of relocations. What is given is borrowed until spec_build().
+ */
+void spec_relocated(struct spec *spec, const void *content, size_t size, const void *section,
+		    size_t section_size);
 /* Compress data and add it as a frame of the stream, or of the annex. */
 void spec_add_frame(struct spec *spec, const void *data, size_t size, bool annex);
 void spec_poke(struct spec *spec, enum spec_place place, uint64_t offset, unsigned width,

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Frames: decoding one, and the bounded cache that shares them between threads.
+ * The bounded cache that shares frames between threads.
  *
  * One lock protects the cache's lists and counts; it is never held while a
  * frame is read or decompressed. An entry is in the table from the moment that
- * a thread begins to load it, so that everybody else finds it and waits.
+ * a thread begins to load it, so that everybody else finds it and waits for as
+ * much of it as he wants.
  */
 #include "thaw/reader.h"
 
@@ -13,79 +14,12 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#define ZSTD_STATIC_LINKING_ONLY /* ZSTD_d_forceIgnoreChecksum */
-#include <zstd.h>
 
-#include "digest.h"
+#include "frame-decoder.h"
 #include "image-internal.h"
 #include "util/cleanup.h"
-#include "util/growing.h"
 
 #define CACHE_DEFAULT (32ull << 20)
-
-struct thaw_frame_decoder {
-	const struct thaw_image *image;
-	ZSTD_DCtx *context;
-	struct thaw_digest *digest;
-	uint8_t *stored;
-	size_t stored_capacity;
-	struct thaw_frame_decoder *next; /* in a reader's pool; protected by its lock */
-};
-
-int thaw_frame_decoder_new(const struct thaw_image *image, struct thaw_frame_decoder **ret_decoder)
-{
-	struct thaw_frame_decoder *decoder = calloc(1, sizeof(*decoder));
-
-	if (!decoder)
-		return -ENOMEM;
-	decoder->image = image;
-	decoder->context = ZSTD_createDCtx();
-	if (!decoder->context || thaw_digest_new(&decoder->digest) < 0) {
-		thaw_frame_decoder_free(decoder);
-		return -ENOMEM;
-	}
-	/* SHA-256 has spoken already; the frame's own checksum is for others. */
-	(void)ZSTD_DCtx_setParameter(decoder->context, ZSTD_d_forceIgnoreChecksum, 1);
-	*ret_decoder = decoder;
-	return 0;
-}
-
-struct thaw_frame_decoder *thaw_frame_decoder_free(struct thaw_frame_decoder *decoder)
-{
-	if (decoder) {
-		ZSTD_freeDCtx(decoder->context);
-		thaw_digest_free(decoder->digest);
-		free(decoder->stored);
-		free(decoder);
-	}
-	return NULL;
-}
-
-int thaw_frame_decode(struct thaw_frame_decoder *decoder, uint32_t number, void *buf,
-		      struct thaw_error *err)
-{
-	uint8_t sum[THAW_DIGEST_SIZE];
-	struct thaw_frame frame;
-	size_t n;
-	int r;
-
-	thaw_image_frame(decoder->image, number, &frame);
-	if (make_room(&decoder->stored, &decoder->stored_capacity, frame.stored) < 0)
-		return thaw_oom(err);
-	r = thaw_image_pread(decoder->image, frame.file_offset, decoder->stored, frame.stored);
-	if (r < 0)
-		return thaw_io(err, r, "frame %" PRIu32 " cannot be read", number);
-	r = thaw_digest_of(decoder->digest, decoder->stored, frame.stored, sum);
-	if (r < 0)
-		return thaw_oom(err);
-	if (memcmp(sum, frame.digest, sizeof(sum)) != 0)
-		return thaw_damaged(err, "frame %" PRIu32 " is damaged (digest)", number);
-	n = ZSTD_decompressDCtx(decoder->context, buf, frame.size, decoder->stored, frame.stored);
-	if (ZSTD_isError(n) || n != frame.size)
-		return thaw_damaged(err, "frame %" PRIu32 " is damaged (%s)", number,
-				    ZSTD_isError(n) ? ZSTD_getErrorName(n) : "its length");
-	return 0;
-}
 
 enum entry_state { ENTRY_LOADING, ENTRY_READY, ENTRY_FAILED };
 
@@ -96,18 +30,27 @@ struct entry {
 	unsigned pins;
 	struct entry *newer, *older; /* in order of last use; only when READY and not pinned */
 	uint8_t *data;
+	size_t ready; /* bytes of data that are there, while LOADING */
 	size_t capacity;
+};
+
+/* What a frame is loaded with. Of one thread at a time, or in the reader's pool. */
+struct loader {
+	struct thaw_frame_decoder *decoder;
+	struct thaw_frame frame;
+	struct entry *entry;
+	struct loader *next; /* in the pool; protected by the reader's lock */
 };
 
 struct thaw_reader {
 	const struct thaw_image *image;
 	uint64_t bound;
 	pthread_mutex_t lock;
-	pthread_cond_t loaded; /* an entry has left LOADING */
+	pthread_cond_t loaded; /* of an entry, more is there, or it has left LOADING */
 	struct entry **table; /* by frame number */
 	struct entry *newest, *oldest;
 	uint64_t bytes; /* capacity of all entries */
-	struct thaw_frame_decoder *decoders;
+	struct loader *idle;
 	thaw_reader_note *note; /* or NULL; not protected: set before use */
 	void *note_data;
 	struct thaw_reader_stats stats;
@@ -147,10 +90,10 @@ struct thaw_reader *thaw_reader_free(struct thaw_reader *reader)
 		older = entry->older;
 		entry_free(entry);
 	}
-	for (struct thaw_frame_decoder *decoder = reader->decoders, *next; decoder;
-	     decoder = next) {
-		next = decoder->next;
-		thaw_frame_decoder_free(decoder);
+	for (struct loader *loader = reader->idle, *next; loader; loader = next) {
+		next = loader->next;
+		thaw_frame_decoder_free(loader->decoder);
+		free(loader);
 	}
 	pthread_cond_destroy(&reader->loaded);
 	pthread_mutex_destroy(&reader->lock);
@@ -221,87 +164,135 @@ static struct entry *make_entry(struct thaw_reader *reader, size_t size)
 	return entry;
 }
 
-static struct thaw_frame_decoder *take_decoder(struct thaw_reader *reader)
+static struct loader *take_loader(struct thaw_reader *reader)
 {
-	struct thaw_frame_decoder *decoder = reader->decoders;
+	struct loader *loader = reader->idle;
 
-	if (decoder)
-		reader->decoders = decoder->next;
-	else if (thaw_frame_decoder_new(reader->image, &decoder) < 0)
-		decoder = NULL;
-	return decoder;
+	if (loader) {
+		reader->idle = loader->next;
+		return loader;
+	}
+	loader = calloc(1, sizeof(*loader));
+	if (loader && thaw_frame_decoder_new(reader->image, &loader->decoder) < 0) {
+		free(loader);
+		return NULL;
+	}
+	return loader;
 }
 
-/* Make number's entry and load it, letting go of the lock meanwhile. */
-static int load(struct thaw_reader *reader, uint32_t number, struct thaw_error *err,
-		struct entry **ret_entry)
+static void give_loader(struct thaw_reader *reader, struct loader *loader)
 {
-	struct thaw_frame_decoder *decoder;
-	struct thaw_frame frame;
+	loader->next = reader->idle;
+	reader->idle = loader;
+}
+
+/* The loader's frame is all there, or will not come. */
+static void end_load(struct thaw_reader *reader, struct loader *loader, int r)
+{
+	struct entry *entry = loader->entry;
+
+	if (r < 0) {
+		/* Not kept: the next one who asks tries again. */
+		reader->table[entry->frame] = NULL;
+		reader->bytes -= entry->capacity;
+		reader->stats.errors++;
+		entry->state = ENTRY_FAILED;
+	} else {
+		reader->stats.bytes_stored += loader->frame.stored;
+		reader->stats.bytes_decompressed += loader->frame.size;
+		entry->state = ENTRY_READY;
+	}
+	pthread_cond_broadcast(&reader->loaded);
+	give_loader(reader, loader);
+}
+
+/*
+ * Make number's entry and load it until until bytes are there, letting go of the
+ * lock meanwhile. *ret_loader: with what the rest is to be loaded, or NULL when there
+ * is no rest.
+ */
+static int load(struct thaw_reader *reader, uint32_t number, size_t until,
+		struct thaw_error *err, struct entry **ret_entry, struct loader **ret_loader)
+{
+	struct loader *loader = take_loader(reader);
 	struct entry *entry;
+	size_t ready = 0;
 	int r;
 
-	thaw_image_frame(reader->image, number, &frame);
-	decoder = take_decoder(reader);
-	entry = decoder ? make_entry(reader, frame.size) : NULL;
+	if (!loader)
+		return thaw_oom(err);
+	thaw_image_frame(reader->image, number, &loader->frame);
+	entry = loader->entry = make_entry(reader, loader->frame.size);
 	if (!entry) {
-		if (decoder) {
-			decoder->next = reader->decoders;
-			reader->decoders = decoder;
-		}
+		give_loader(reader, loader);
 		return thaw_oom(err);
 	}
 	entry->frame = number;
 	entry->state = ENTRY_LOADING;
+	entry->ready = 0;
 	entry->pins = 1;
 	reader->table[number] = entry;
 	pthread_mutex_unlock(&reader->lock);
 
 	if (reader->note)
-		reader->note(reader->note_data, &frame, false);
-	r = thaw_frame_decode(decoder, number, entry->data, err);
-	if (reader->note)
-		reader->note(reader->note_data, &frame, true);
+		reader->note(reader->note_data, &loader->frame, false);
+	r = thaw_frame_begin(loader->decoder, number, entry->data, err);
+	if (r == 0)
+		r = thaw_frame_advance(loader->decoder, until, &ready, err);
+	if (reader->note && (r < 0 || ready == loader->frame.size))
+		reader->note(reader->note_data, &loader->frame, true);
 
 	pthread_mutex_lock(&reader->lock);
-	decoder->next = reader->decoders;
-	reader->decoders = decoder;
-	pthread_cond_broadcast(&reader->loaded);
-	if (r < 0) {
-		/* Not kept: the next one who asks tries again. */
-		reader->table[number] = NULL;
-		reader->bytes -= entry->capacity;
-		reader->stats.errors++;
-		entry->state = ENTRY_FAILED;
-		unpin(reader, entry);
-		return r;
-	}
-	reader->stats.bytes_stored += frame.stored;
-	reader->stats.bytes_decompressed += frame.size;
-	entry->state = ENTRY_READY;
 	*ret_entry = entry;
-	return 0;
+	*ret_loader = NULL;
+	if (r == 0 && ready < loader->frame.size) {
+		entry->ready = ready;
+		pthread_cond_broadcast(&reader->loaded);
+		*ret_loader = loader;
+		return 0;
+	}
+	end_load(reader, loader, r);
+	if (r < 0)
+		unpin(reader, entry);
+	return r;
 }
 
-static int pin_frame(struct thaw_reader *reader, uint32_t number, struct thaw_error *err,
-		     struct entry **ret_entry)
+/* The lock is let go of meanwhile. */
+static void load_rest(struct thaw_reader *reader, struct loader *loader)
+{
+	struct thaw_error err; /* for whoever asks next: he meets it too */
+	size_t ready;
+	int r;
+
+	pthread_mutex_unlock(&reader->lock);
+	r = thaw_frame_advance(loader->decoder, loader->frame.size, &ready, &err);
+	if (reader->note)
+		reader->note(reader->note_data, &loader->frame, true);
+	pthread_mutex_lock(&reader->lock);
+	end_load(reader, loader, r);
+}
+
+static int pin_frame(struct thaw_reader *reader, uint32_t number, size_t until,
+		     struct thaw_error *err, struct entry **ret_entry,
+		     struct loader **ret_loader)
 {
 	struct entry *entry = reader->table[number];
 
 	if (!entry) {
 		reader->stats.misses++;
-		return load(reader, number, err, ret_entry);
+		return load(reader, number, until, err, ret_entry, ret_loader);
 	}
 	reader->stats.hits++;
 	if (entry->pins++ == 0)
 		unlink_unused(reader, entry);
-	while (entry->state == ENTRY_LOADING)
+	while (entry->state == ENTRY_LOADING && entry->ready < until)
 		pthread_cond_wait(&reader->loaded, &reader->lock);
 	if (entry->state == ENTRY_FAILED) {
 		unpin(reader, entry);
 		return thaw_damaged(err, "frame %" PRIu32 " cannot be had", number);
 	}
 	*ret_entry = entry;
+	*ret_loader = NULL;
 	return 0;
 }
 
@@ -310,10 +301,13 @@ void thaw_reader_unpin(struct thaw_reader *reader, struct thaw_pin *pin)
 	if (pin->count == 0)
 		return;
 	pthread_mutex_lock(&reader->lock);
+	if (pin->rest)
+		load_rest(reader, pin->rest);
 	for (unsigned i = 0; i < pin->count; i++)
 		unpin(reader, pin->entry[i]);
 	pthread_mutex_unlock(&reader->lock);
 	pin->count = 0;
+	pin->rest = NULL;
 }
 
 int thaw_reader_pin(struct thaw_reader *reader, const struct thaw_inode *inode, uint64_t offset,
@@ -325,6 +319,7 @@ int thaw_reader_pin(struct thaw_reader *reader, const struct thaw_inode *inode, 
 
 	ret_pin->count = 0;
 	ret_pin->length = 0;
+	ret_pin->rest = NULL;
 	if (offset >= inode->size || len == 0)
 		return 0;
 	if (len > inode->size - offset)
@@ -335,17 +330,20 @@ int thaw_reader_pin(struct thaw_reader *reader, const struct thaw_inode *inode, 
 
 	pthread_mutex_lock(&reader->lock);
 	while (at < end && ret_pin->count < THAW_PIN_MAX) {
+		struct loader *loader = NULL;
 		struct thaw_frame frame;
 		struct entry *entry = NULL;
 		uint64_t stop;
 
-		r = pin_frame(reader, number, err, &entry);
-		if (r < 0)
-			break;
-		thaw_image_frame(reader->image, number++, &frame);
+		thaw_image_frame(reader->image, number, &frame);
 		stop = frame.data_offset + frame.size;
 		if (stop > end)
 			stop = end;
+		r = pin_frame(reader, number++, (size_t)(stop - frame.data_offset), err, &entry,
+			      &loader);
+		if (r < 0)
+			break;
+		ret_pin->rest = loader; /* of the last one only: others were wanted to their end */
 		ret_pin->entry[ret_pin->count] = entry;
 		ret_pin->iov[ret_pin->count] = (struct iovec){
 			.iov_base = entry->data + (at - frame.data_offset),

@@ -5,7 +5,7 @@
  * bounded cache of frames.
  *
  * Thread-safe. A frame that several threads want at once is read, verified and
- * decompressed by the first; the others wait for it. Frames in use are pinned;
+ * decompressed by the first; the others wait for as much of it as they want. Frames in use are pinned;
  * the rest is kept in order of last use up to the bound, because the kernel's
  * page cache is the real cache. Memory: bound + one frame (and its compressed
  * bytes) a thread.
@@ -38,13 +38,18 @@ static inline void thaw_reader_freep(struct thaw_reader **reader)
  * THAW_PIN_MAX frames at once, so a result may be shorter than asked for;
  * length 0 means end of file. Every success must be followed by
  * thaw_reader_unpin() from any thread.
+ *
+ * Who pins a frame that is not in the cache has it decompressed only as far as the
+ * bytes that he wants; unpinning decompresses the rest. So answer first, and then
+ * unpin, soon: others may wait for that rest.
  */
 #define THAW_PIN_MAX 64u
 struct thaw_pin {
 	unsigned count;
 	size_t length;
 	struct iovec iov[THAW_PIN_MAX];
-	void *entry[THAW_PIN_MAX]; /* private */
+	void *entry[THAW_PIN_MAX]; /* private, as the next */
+	void *rest;
 };
 
 /*
@@ -63,7 +68,7 @@ _must_check_ int thaw_reader_read(struct thaw_reader *reader, const struct thaw_
 
 /*
  * Have note called, by the thread that decodes, before and after each frame is
- * read, verified and decompressed. Set before the reader is used.
+ * read, verified and decompressed; when in two parts, after the second. Set before the reader is used.
  */
 typedef void thaw_reader_note(void *userdata, const struct thaw_frame *frame, bool done);
 void thaw_reader_observe(struct thaw_reader *reader, thaw_reader_note *note, void *userdata);

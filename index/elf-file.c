@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading the dynamic section of an ELF file. */
+/* Reading the headers and the dynamic section of an ELF file. */
 #include "elf-file.h"
 
 #include <elf.h>
 #include <string.h>
+
+#include "thaw/library.h"
 
 struct view {
 	uint8_t *data;
@@ -94,21 +96,51 @@ static bool read_dynamic(const struct view *view, const Elf64_Phdr *header,
 	return true;
 }
 
+static bool read_header(struct view *view)
+{
+	return get(view, 0, &view->header, sizeof(view->header)) &&
+	       memcmp(view->header.e_ident, ELFMAG, SELFMAG) == 0 &&
+	       view->header.e_ident[EI_CLASS] == ELFCLASS64 &&
+	       view->header.e_ident[EI_DATA] == ELFDATA2LSB &&
+	       view->header.e_phentsize == sizeof(Elf64_Phdr);
+}
+
 bool elf_file_parse(uint8_t *data, size_t size, struct elf_file *ret_file)
 {
 	struct view view = { .data = data, .size = size };
 	struct elf_file file = { 0 };
 	Elf64_Phdr header;
 
-	if (!get(&view, 0, &view.header, sizeof(view.header)) ||
-	    memcmp(view.header.e_ident, ELFMAG, SELFMAG) != 0 ||
-	    view.header.e_ident[EI_CLASS] != ELFCLASS64 ||
-	    view.header.e_ident[EI_DATA] != ELFDATA2LSB ||
-	    view.header.e_phentsize != sizeof(header))
+	if (!read_header(&view))
 		return false;
 	for (unsigned i = 0; program_header(&view, i, &header); i++)
 		if (header.p_type == PT_DYNAMIC && !read_dynamic(&view, &header, &file))
 			return false;
 	*ret_file = file;
 	return true;
+}
+
+unsigned thaw_library_extents(const uint8_t *head, size_t len,
+			      struct thaw_extent ret_extents[THAW_LIBRARY_EXTENTS])
+{
+	struct view view = { .data = (uint8_t *)head, .size = len }; /* only read here */
+	bool code = false;
+	unsigned count = 0;
+	Elf64_Phdr header;
+
+	if (!read_header(&view))
+		return 0;
+	for (unsigned i = 0; count < THAW_LIBRARY_EXTENTS && program_header(&view, i, &header);
+	     i++) {
+		if (header.p_type != PT_LOAD)
+			continue;
+		if (header.p_flags & PF_X)
+			code = true; /* and what follows without being writable is constants */
+		else if (!code || header.p_flags & PF_W)
+			ret_extents[count++] = (struct thaw_extent){
+				.offset = header.p_offset,
+				.size = header.p_filesz,
+			};
+	}
+	return count;
 }

@@ -14,6 +14,7 @@
 #include "support.h"
 #include "thaw/binding.h"
 #include "thaw/environment.h"
+#include "thaw/library.h"
 
 /* What is written is read as the same again, and no line of it can be another's. */
 static void try_pyvenv(const char *text, size_t size)
@@ -42,11 +43,14 @@ static void try_pyvenv(const char *text, size_t size)
 static void try_elf(const uint8_t *data, size_t size)
 {
 	uint8_t *copy = malloc(size ? size : 1);
+	struct thaw_extent extents[THAW_LIBRARY_EXTENTS];
 	struct elf_file file;
 
 	if (!copy)
 		abort();
 	memcpy(copy, data, size);
+	if (thaw_library_extents(copy, size, extents) > THAW_LIBRARY_EXTENTS)
+		abort();
 	if (elf_file_parse(copy, size, &file)) {
 		for (size_t i = 0; i < file.needed_count; i++)
 			if (file.needed[i] + strlen(file.needed[i]) >= (char *)copy + size)

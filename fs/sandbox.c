@@ -144,9 +144,7 @@ static void restrict_files(enum thaw_sandbox kind, int place)
 	fd = (int)syscall(SYS_landlock_create_ruleset, &ruleset, all_rights(abi, &ruleset), 0);
 	if (fd < 0)
 		return;
-	if (kind == THAW_SANDBOX_LISTER || kind == THAW_SANDBOX_CLONER)
-		allow(fd, place, LANDLOCK_ACCESS_FS_READ_DIR);
-	if (kind == THAW_SANDBOX_READER)
+	if (kind == THAW_SANDBOX_READER || kind == THAW_SANDBOX_CLONER)
 		allow(fd, place, LANDLOCK_ACCESS_FS_READ_DIR | LANDLOCK_ACCESS_FS_READ_FILE);
 	if (kind == THAW_SANDBOX_RENDERER)
 		allow(fd, place, ruleset.fs & ~(uint64_t)LANDLOCK_ACCESS_FS_EXECUTE);
@@ -231,21 +229,12 @@ static const struct sock_filter pusher_filter[] = {
 	RETURN(REFUSE),
 };
 
-static const struct sock_filter lister_filter[] = {
-	PROLOGUE,
-	COMMON,
-	COMMON_OLD
-	ALLOW(openat), ALLOW(newfstatat), ALLOW(getdents64), ALLOW(readlinkat), ALLOW(open_tree),
-	ALLOW(recvfrom), ALLOW(fcntl),
-	RETURN(REFUSE),
-};
-
 static const struct sock_filter reader_filter[] = {
 	PROLOGUE,
 	COMMON,
 	COMMON_OLD
 	ALLOW(openat), ALLOW(newfstatat), ALLOW(getdents64), ALLOW(readlinkat), ALLOW(readahead),
-	ALLOW(lseek), ALLOW(fcntl),
+	ALLOW(lseek), ALLOW(fcntl), ALLOW(recvfrom), ALLOW(open_tree),
 	RETURN(REFUSE),
 };
 
@@ -295,9 +284,8 @@ static int restrict_calls(enum thaw_sandbox kind)
 	static const struct sock_fprog programs[] = {
 		[THAW_SANDBOX_WORKER] = PROGRAM(worker_filter),
 		[THAW_SANDBOX_PUSHER] = PROGRAM(pusher_filter),
-		[THAW_SANDBOX_LISTER] = PROGRAM(lister_filter),
-		[THAW_SANDBOX_CLONER] = PROGRAM(lister_filter),
 		[THAW_SANDBOX_READER] = PROGRAM(reader_filter),
+		[THAW_SANDBOX_CLONER] = PROGRAM(reader_filter),
 		[THAW_SANDBOX_RENDERER] = PROGRAM(renderer_filter),
 		[THAW_SANDBOX_FINDER] = PROGRAM(finder_filter),
 	};

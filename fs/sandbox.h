@@ -12,9 +12,8 @@
 enum thaw_sandbox {
 	THAW_SANDBOX_WORKER, /* descriptors that it has, memory, threads */
 	THAW_SANDBOX_PUSHER, /* and reading the kernel's accounts in /proc and /sys */
-	THAW_SANDBOX_LISTER, /* or listing directories below one place */
-	THAW_SANDBOX_CLONER, /* the same, and cloning a mount, for which the capability stays */
 	THAW_SANDBOX_READER, /* or listing, and reading files, below one place */
+	THAW_SANDBOX_CLONER, /* the same, and cloning a mount, for which the capability stays */
 	/*
 	 * Descriptors, and making and changing files below one place. It must be the root
 	 * directory already (chroot(2)), which alone does on kernels whose Landlock cannot.

@@ -148,7 +148,7 @@ static void __attribute__((noreturn)) run_lister(const struct thaw_warmer *warme
 	lister->open_fd = -1;
 	place = warmer->root_fd >= 0 ? warmer->root_fd :
 				       open(warmer->root_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (thaw_sandbox_enter(THAW_SANDBOX_LISTER, place) < 0 ||
+	if (thaw_sandbox_enter(THAW_SANDBOX_READER, place) < 0 ||
 	    thaw_serving_open(warmer->serving, NULL) < 0)
 		_exit(1);
 	if (warmer->timeline)

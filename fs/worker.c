@@ -112,6 +112,8 @@ static void worker_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	/* Inode 0 with a timeout: "no such name", to be remembered. */
 	if (r == 0)
 		fill_entry(worker, &inode, &entry);
+	else
+		thaw_lookahead_missed(worker->lookahead, fuse_req_ctx(req)->pid, name, len);
 	(void)fuse_reply_entry(req, &entry); /* fails only if the request is gone, here and below */
 }
 
@@ -186,6 +188,7 @@ static int read_pinned(struct thaw_worker *worker, fuse_req_t req,
 		       const struct thaw_inode *inode, uint64_t offset, size_t size,
 		       struct thaw_error *err)
 {
+	pid_t pid = fuse_req_ctx(req)->pid; /* the request is gone once it is answered */
 	struct thaw_pin pin;
 	int r;
 
@@ -198,6 +201,9 @@ static int read_pinned(struct thaw_worker *worker, fuse_req_t req,
 	}
 	count_add(&worker->counters->bytes_read, pin.length);
 	(void)fuse_reply_iov(req, pin.iov, (int)pin.count);
+	if (offset == 0 && pin.count > 0)
+		thaw_lookahead_read(worker->lookahead, pid, inode, pin.iov->iov_base,
+				    pin.iov->iov_len);
 	thaw_reader_unpin(worker->reader, &pin);
 	return 0;
 }
@@ -286,6 +292,7 @@ static void do_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
 {
 	struct listing listing = { .req = req, .worker = worker_of(req), .plus = plus,
 				   .size = size };
+	pid_t pid = fuse_req_ctx(req)->pid; /* the request is gone once it is answered */
 	_cleanup_(freep) char *buf = NULL;
 	struct thaw_inode directory;
 
@@ -304,7 +311,7 @@ static void do_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
 	list(&listing, &directory, (uint64_t)offset);
 	(void)fuse_reply_buf(req, listing.buf, listing.used);
 	if (offset == 0)
-		thaw_lookahead_listed(listing.worker->lookahead, &directory);
+		thaw_lookahead_listed(listing.worker->lookahead, pid, &directory);
 }
 
 static void worker_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,

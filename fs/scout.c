@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Asking the mount for what will be asked for. */
+#include "scout.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "lookahead.h"
+#include "sandbox.h"
+#include "serving.h"
+#include "thaw/library.h"
+#include "thaw/trace.h"
+#include "util/cleanup.h"
+#include "warmer.h"
+
+/*
+ * For how long the mount is kept when nothing is done any more: so much longer
+ * the worker may live than the mount.
+ */
+#define IDLE_MS 500
+/* What is read at once, at multiples of it: as the kernel's readahead does. */
+#define STEP (128ull << 10)
+/* Libraries up to this size are read whole: see scout.h. */
+#define SMALL_LIBRARY (2ull << 20)
+/* Larger than any module's; what is larger is left to who wants it. */
+#define BYTECODE_MAX (1ull << 20)
+/* Jobs that wait: for imports within imports, and libraries that need others. */
+#define JOBS 16u
+#define MISSED 4u
+#define INIT "__init__.py"
+
+/* The newest job comes first: an import waits for those within it. */
+struct job {
+	struct thaw_inode inode; /* a directory, or a library */
+	uint64_t next;		 /* its child; of a library: byte of the first extent */
+	unsigned extents;	 /* a library has some that are left */
+	struct thaw_extent extent[THAW_LIBRARY_EXTENTS]; /* within the file */
+};
+
+struct jobs {
+	struct job job[JOBS];
+	unsigned count;
+};
+
+struct scout {
+	const struct thaw_image *image;
+	const char *root_path;
+	uint32_t pid;
+	int root; /* clone of the mount; -1 while it is not held */
+	int socket;
+	struct jobs packages; /* directories whose packages are to be looked at */
+	struct jobs files;    /* directories and libraries to be read */
+	uint8_t *done;	      /* a bit for each inode: there was a job for it */
+	unsigned missed;
+	char missed_names[MISSED][sizeof(((struct thaw_hint *)NULL)->name)];
+	char path[PATH_MAX];
+	char names[1 << 16]; /* what getdents64() fills and nobody reads */
+};
+
+/* -- asking -- */
+
+static int open_inode(struct scout *scout, uint32_t ino, int flags)
+{
+	if (scout->root < 0)
+		scout->root = thaw_warmer_clone_mount(scout->root_path);
+	if (scout->root < 0)
+		return -1;
+	thaw_image_path(scout->image, ino, scout->path, sizeof(scout->path));
+	return openat(scout->root, scout->path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | flags);
+}
+
+static int list_directory(struct scout *scout, uint32_t ino)
+{
+	int fd = open_inode(scout, ino, O_DIRECTORY);
+
+	while (fd >= 0 && syscall(SYS_getdents64, fd, scout->names, sizeof(scout->names)) > 0)
+		;
+	return fd;
+}
+
+static void list_bytecode(struct scout *scout, uint32_t package)
+{
+	struct thaw_inode inode;
+
+	if (thaw_image_lookup(scout->image, package, THAW_BYTECODE, strlen(THAW_BYTECODE),
+			      &inode) == 0 &&
+	    inode.type == THAW_DIRECTORY)
+		(void)safe_close(list_directory(scout, inode.ino));
+}
+
+static void look_at_package(struct scout *scout, uint32_t ino)
+{
+	_cleanup_(closep) int fd = list_directory(scout, ino);
+	struct stat st;
+
+	for (unsigned i = 0; fd >= 0 && i < scout->missed; i++)
+		(void)fstatat(fd, scout->missed_names[i], &st, AT_SYMLINK_NOFOLLOW);
+	list_bytecode(scout, ino);
+}
+
+/* To the next multiple of STEP at most; false when that failed. */
+static bool read_step(int fd, uint64_t *at, uint64_t end)
+{
+	uint64_t stop = (*at / STEP + 1) * STEP;
+	char last;
+
+	if (stop > end)
+		stop = end;
+	/* The kernel reads at once, whatever it thinks of reading ahead; then wait for it. */
+	if (readahead(fd, (off64_t)*at, (size_t)(stop - *at)) < 0 ||
+	    pread(fd, &last, 1, (off_t)stop - 1) != 1)
+		return false;
+	*at = stop;
+	return true;
+}
+
+static void read_file(struct scout *scout, const struct thaw_inode *file)
+{
+	_cleanup_(closep) int fd = open_inode(scout, file->ino, 0);
+	uint64_t at = 0;
+
+	while (fd >= 0 && at < file->size && read_step(fd, &at, file->size))
+		;
+}
+
+/* -- jobs -- */
+
+/* Room for another; what has waited longest gives way. */
+static struct job *add_job(struct jobs *jobs, const struct thaw_inode *inode)
+{
+	if (jobs->count == JOBS)
+		memmove(jobs->job, jobs->job + 1, --jobs->count * sizeof(*jobs->job));
+	jobs->job[jobs->count] = (struct job){ .inode = *inode };
+	return &jobs->job[jobs->count++];
+}
+
+/* Of each inode one job in all: what the kernel had once is not fetched again. */
+static bool is_new(struct scout *scout, uint32_t ino)
+{
+	uint8_t bit = (uint8_t)(1u << ino % 8);
+	bool known = scout->done[ino / 8] & bit;
+
+	scout->done[ino / 8] |= bit;
+	return !known;
+}
+
+static void add_directory(struct scout *scout, struct jobs *jobs, uint32_t ino)
+{
+	struct thaw_inode inode;
+
+	if (thaw_image_inode(scout->image, ino, &inode) == 0 &&
+	    inode.type == THAW_DIRECTORY && is_new(scout, ino))
+		(void)add_job(jobs, &inode);
+}
+
+static void add_library(struct scout *scout, const struct thaw_inode *file)
+{
+	_cleanup_(closep) int fd = -1;
+	struct thaw_extent extents[THAW_LIBRARY_EXTENTS] = { { .size = file->size } };
+	unsigned count = 1;
+	struct job *job;
+
+	if (file->type != THAW_REGULAR || !is_new(scout, file->ino))
+		return;
+	if (file->size > SMALL_LIBRARY) {
+		ssize_t n;
+
+		fd = open_inode(scout, file->ino, 0);
+		n = fd < 0 ? -1 : pread(fd, scout->names, THAW_PAGE_SIZE, 0);
+		count = n < 0 ? 0 :
+				thaw_library_extents((const uint8_t *)scout->names, (size_t)n,
+						     extents);
+	}
+	job = count ? add_job(&scout->files, file) : NULL;
+	/* The last is the next. */
+	for (unsigned i = count; job && i-- > 0;)
+		if (extents[i].size > 0 && extents[i].offset < file->size &&
+		    extents[i].size <= file->size - extents[i].offset)
+			job->extent[job->extents++] = extents[i];
+}
+
+/* Only steps of libraries leave their job where it is, until its last. */
+static bool library_step(struct scout *scout, struct job *job)
+{
+	struct thaw_extent *extent = &job->extent[job->extents - 1];
+	_cleanup_(closep) int fd = open_inode(scout, job->inode.ino, 0);
+	uint64_t end = extent->offset + extent->size;
+
+	if (fd < 0 || !read_step(fd, &extent->offset, end))
+		return false;
+	extent->size = end - extent->offset;
+	if (extent->size == 0)
+		job->extents--;
+	return job->extents > 0;
+}
+
+/* The next of its children that there is something to do for; false at the end. */
+static bool next_child(struct scout *scout, struct job *job, bool packages,
+		       struct thaw_inode *ret_child)
+{
+	struct thaw_name name;
+	struct thaw_inode init;
+
+	while (job->next < job->inode.size) {
+		thaw_image_child(scout->image, &job->inode, job->next++, &name, ret_child);
+		if (packages ? ret_child->type == THAW_DIRECTORY &&
+				       thaw_image_lookup(scout->image, ret_child->ino, INIT,
+							 strlen(INIT), &init) == 0 :
+			       ret_child->type == THAW_REGULAR && ret_child->size <= BYTECODE_MAX)
+			return true;
+	}
+	return false;
+}
+
+/* One step of the newest job: a package, a file, or a part of a library. */
+static void work(struct scout *scout, struct jobs *jobs)
+{
+	bool packages = jobs == &scout->packages;
+	struct thaw_inode child;
+	struct job *job;
+
+	if (jobs->count == 0)
+		return;
+	job = &jobs->job[jobs->count - 1];
+	if (job->inode.type == THAW_REGULAR) {
+		if (job->extents == 0 || !library_step(scout, job))
+			jobs->count--;
+	} else if (!next_child(scout, job, packages, &child)) {
+		jobs->count--;
+	} else if (packages) {
+		look_at_package(scout, child.ino);
+	} else {
+		read_file(scout, &child);
+	}
+}
+
+/* -- hints -- */
+
+static void learn_name(struct scout *scout, const char *name)
+{
+	for (unsigned i = 0; i < scout->missed; i++)
+		if (strcmp(scout->missed_names[i], name) == 0)
+			return;
+	if (scout->missed < MISSED)
+		strcpy(scout->missed_names[scout->missed++], name); /* of the same size */
+}
+
+static void read_bytecode(struct scout *scout, const struct thaw_inode *file)
+{
+	struct thaw_inode directory, bytecode;
+
+	if (thaw_image_inode(scout->image, file->parent, &directory) < 0 ||
+	    thaw_image_lookup(scout->image, directory.parent, THAW_BYTECODE,
+			      strlen(THAW_BYTECODE), &bytecode) != 0 ||
+	    bytecode.ino != directory.ino)
+		return; /* bytecode without a source beside it, or a file that begins like it */
+	add_directory(scout, &scout->files, directory.ino);
+	add_directory(scout, &scout->packages, directory.parent);
+}
+
+static void take(struct scout *scout, struct thaw_hint *hint)
+{
+	struct thaw_inode inode;
+
+	if (hint->pid == scout->pid)
+		return; /* what it asked for itself */
+	hint->name[sizeof(hint->name) - 1] = '\0';
+	if (hint->kind == THAW_HINT_MISSED)
+		learn_name(scout, hint->name);
+	else if (thaw_image_inode(scout->image, hint->ino, &inode) < 0)
+		return;
+	else if (hint->kind == THAW_HINT_LIBRARY)
+		add_library(scout, &inode);
+	else if (hint->kind == THAW_HINT_BYTECODE)
+		read_bytecode(scout, &inode);
+	else if (hint->kind == THAW_HINT_LISTED) {
+		list_bytecode(scout, hint->ino);
+		add_directory(scout, &scout->packages, hint->ino);
+	}
+}
+
+static void __attribute__((noreturn)) run(struct scout *scout)
+{
+	struct pollfd hints = { .fd = scout->socket, .events = POLLIN };
+
+	for (;;) {
+		bool busy = scout->packages.count > 0 || scout->files.count > 0;
+		struct thaw_hint hint;
+		int r = poll(&hints, 1, busy ? 0 : scout->root >= 0 ? IDLE_MS : -1);
+
+		if (r < 0)
+			continue; /* EINTR: nothing else is possible */
+		if (r > 0) {
+			if (recv(scout->socket, &hint, sizeof(hint), 0) != (ssize_t)sizeof(hint))
+				_exit(0); /* the worker has ended */
+			take(scout, &hint);
+		} else if (busy) {
+			work(scout, &scout->packages);
+			work(scout, &scout->files);
+		} else {
+			if (!scout->root_path)
+				_exit(0); /* there is no way back to the mount */
+			scout->root = safe_close(scout->root);
+		}
+	}
+}
+
+void thaw_scout_run(const struct thaw_lookahead *lookahead, int socket)
+{
+	struct scout *scout = calloc(1, sizeof(*scout));
+	int high_socket = fcntl(socket, F_DUPFD_CLOEXEC, 10);
+	int high_root = fcntl(lookahead->root_fd, F_DUPFD_CLOEXEC, 10);
+	struct thaw_serving *serving = lookahead->serving;
+	int high_index = fcntl(serving->index_fd, F_DUPFD_CLOEXEC, 10); /* -1: there is none */
+
+	/* Keep nothing of the worker's, least of all the FUSE descriptor. */
+	if (!scout || high_socket < 0 || high_root < 0 || dup3(high_socket, 3, O_CLOEXEC) < 0 ||
+	    dup3(high_root, 4, O_CLOEXEC) < 0)
+		_exit(1);
+	if (high_index >= 0)
+		serving->index_fd = dup3(high_index, 5, O_CLOEXEC);
+	if (syscall(SYS_close_range, high_index >= 0 ? 6 : 5, ~0u, 0) < 0)
+		_exit(1);
+	scout->root_path = lookahead->root_path;
+	scout->pid = (uint32_t)getpid();
+	scout->socket = 3;
+	scout->root = 4;
+	if (thaw_sandbox_enter(scout->root_path ? THAW_SANDBOX_CLONER : THAW_SANDBOX_READER,
+			       scout->root) < 0 ||
+	    thaw_serving_open(serving, NULL) < 0)
+		_exit(1);
+	scout->image = serving->image;
+	scout->done = calloc(thaw_image_info(scout->image)->inodes / 8 + 1, 1);
+	if (!scout->done)
+		_exit(1);
+	if (lookahead->timeline)
+		thaw_timeline_set_warmer(lookahead->timeline, scout->pid);
+	run(scout);
+}

@@ -405,7 +405,7 @@ static void end_all(struct keeper *keeper)
 
 /* -- the loop -- */
 
-enum { AT_SIGNAL, AT_WORKER, AT_WARMER, AT_LISTER, AT_DEVICE, AT_CALLER, AT_COUNT };
+enum { AT_SIGNAL, AT_WORKER, AT_WARMER, AT_SCOUT, AT_DEVICE, AT_CALLER, AT_COUNT };
 
 static int worker_timeout(const struct keeper *keeper)
 {
@@ -497,7 +497,7 @@ static void reap_others(struct keeper *keeper)
 	(void)thaw_warmer_reap(&keeper->warmer);
 	(void)thaw_lookahead_reap(&keeper->lookahead);
 	plan->pusher = keeper->warmer.pid;
-	plan->lister = keeper->lookahead.pid;
+	plan->scout = keeper->lookahead.pid;
 }
 
 /* Whoever lowered our limit of descriptors did not mean us to spin. */
@@ -517,7 +517,7 @@ static int loop(struct keeper *keeper)
 			[AT_WORKER] = { .fd = keeper->worker > 0 ? keeper->worker_fd : -1,
 					.events = POLLIN },
 			[AT_WARMER] = { .fd = keeper->warmer.ended_fd, .events = POLLIN },
-			[AT_LISTER] = { .fd = keeper->lookahead.ended_fd, .events = POLLIN },
+			[AT_SCOUT] = { .fd = keeper->lookahead.ended_fd, .events = POLLIN },
 			[AT_DEVICE] = { .fd = look_at_device(keeper) ? keeper->fuse_fd : -1,
 					.events = POLLIN },
 			/* That nobody reads it is told unasked. */
@@ -530,7 +530,7 @@ static int loop(struct keeper *keeper)
 			return THAW_STILL_MOUNTED;
 		if (fds[AT_CALLER].revents)
 			thaw_keeper_start_warmer(keeper);
-		if (fds[AT_WARMER].revents || fds[AT_LISTER].revents)
+		if (fds[AT_WARMER].revents || fds[AT_SCOUT].revents)
 			reap_others(keeper);
 		if (fds[AT_WORKER].revents && !worker_ended(keeper))
 			return 0;

@@ -184,7 +184,7 @@ static int keep_on(struct thaw_state *state, int fuse_fd, int image_fd, int work
 {
 	struct thaw_serving serving;
 	struct thaw_keeper given = { .serving = &serving, .fuse_fd = fuse_fd, .root_fd = -1, .caller_fd = -1 };
-	pid_t pusher = state->plan->pusher, lister = state->plan->lister;
+	pid_t pusher = state->plan->pusher, scout = state->plan->scout;
 	pid_t worker = state->plan->worker;
 	bool ours = teller < 0;
 	struct keeper keeper;
@@ -216,8 +216,8 @@ static int keep_on(struct thaw_state *state, int fuse_fd, int image_fd, int work
 	if (ours) {
 		keeper.warmer.pid = pusher;
 		keeper.warmer.ended_fd = pusher ? (int)syscall(SYS_pidfd_open, pusher, 0) : -1;
-		keeper.lookahead.pid = lister;
-		keeper.lookahead.ended_fd = lister ? (int)syscall(SYS_pidfd_open, lister, 0) : -1;
+		keeper.lookahead.pid = scout;
+		keeper.lookahead.ended_fd = scout ? (int)syscall(SYS_pidfd_open, scout, 0) : -1;
 	}
 	if (worker_fd >= 0)
 		thaw_keeper_watch(&keeper, worker, worker_fd, ours);

@@ -60,7 +60,7 @@ struct thaw_plan {
 	int32_t keeper, worker;
 	uint64_t keeper_began, worker_began;
 	int32_t fuse_fd, image_fd;   /* in the worker */
-	int32_t pusher, lister;	     /* further children, to be reaped by whoever takes over */
+	int32_t pusher, scout;	     /* further children, to be reaped by whoever takes over */
 	char learn[4096]; /* directory to learn in (learning.h); empty: not */
 };
 

@@ -137,7 +137,7 @@ static void start_helpers(struct keeper *keeper, int caller_fd)
 	/* A trace is to name what the workload lists. Before the worker, which inherits from it. */
 	if (!serving->trace && thaw_lookahead_start(&keeper->lookahead) == 0)
 		serving->lookahead = &keeper->lookahead;
-	keeper->state->plan->lister = keeper->lookahead.pid;
+	keeper->state->plan->scout = keeper->lookahead.pid;
 	thaw_keeper_start_worker(keeper);
 	keeper->warmer.root_fd = safe_close(keeper->warmer.root_fd); /* the lister's */
 }

@@ -7,7 +7,7 @@
  *
  *	keeper -+- worker   serves; may be killed at any time
  *	        +- pusher --- lister   the warmer (warmer.h), for the first second
- *	        +- lister   looks ahead (lookahead.h)
+ *	        +- scout   looks ahead (lookahead.h)
  *
  * SIGTERM or SIGINT ends it, SIGHUP hands over to the program that now lies where
  * it was started from: the worker ends in order, and the new one takes its place.

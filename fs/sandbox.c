@@ -206,7 +206,7 @@ static const struct sock_filter worker_filter[] = {
 	PROLOGUE,
 	COMMON,
 	COMMON_OLD
-	/* The log, which is a socket connected before; hints to the lister. */
+	/* The log, which is a socket connected before; hints to the scout. */
 	ALLOW(sendto), ALLOW(sendmsg), ALLOW(recvfrom),
 	/* Threads: what they need when they start. */
 	ALLOW(set_robust_list), ALLOW(rseq),

@@ -53,17 +53,17 @@ def test_bytecode_is_listed_with_its_package(work, packed):
 def test_nothing_is_looked_up_after_a_pause(work, packed):
     """The mount is let go of meanwhile, and found again."""
     with mounted(packed, work / "mnt") as mount:
-        lister = lister_of(mount)
-        wait_until(lambda: holds_no_mount(lister), "the mount to be let go of")
+        scout = scout_of(mount)
+        wait_until(lambda: holds_no_mount(scout), "the mount to be let go of")
         os.listdir(mount.path / "pkg")
         wait_until(lambda: listings(mount.path) >= 4, "a listing that nobody made")
         assert look_up_all(mount.path) == 0
 
 
-def lister_of(mount):
+def scout_of(mount):
     worker = mount.worker  # which is asked: then all have begun
-    lister, = [pid for pid in children(mount.process.pid) if pid != worker]
-    return lister
+    scout, = [pid for pid in children(mount.process.pid) if pid != worker]
+    return scout
 
 
 def holds_no_mount(pid):
@@ -80,19 +80,19 @@ def test_worker_ends_after_unmounting(work, packed):
     wait_until(lambda: not processes(os.environ[MARKER]), "the worker to end")
 
 
-def test_killed_lister(work, packed):
+def test_killed_scout(work, packed):
     with mounted(packed, work / "mnt") as mount:
-        lister = lister_of(mount)
+        scout = scout_of(mount)
         os.listdir(mount.path / "pkg")
-        os.kill(lister, signal.SIGKILL)
-        wait_until(lambda: ended(lister), "the lister to end")
+        os.kill(scout, signal.SIGKILL)
+        wait_until(lambda: ended(scout), "the scout to end")
         assert look_up_all(mount.path) in range(len(NAMES) + 1)
         assert os.listdir(mount.path / "plain") == ["__pycache__"]
-        wait_until(lambda: len(children(mount.process.pid)) == 1, "the lister to be reaped")
+        wait_until(lambda: len(children(mount.process.pid)) == 1, "the scout to be reaped")
 
 
 def test_killed_worker(work, packed):
-    """The next one has the lister's attention too."""
+    """The next one has the scout's attention too."""
     with mounted(packed, work / "mnt") as mount:
         worker = mount.worker
         os.kill(worker, signal.SIGKILL)
@@ -104,11 +104,11 @@ def test_killed_worker(work, packed):
         wait_until(lambda: listings(mount.path) >= before + 3 * own, "a listing that nobody made")
 
 
-def test_lister_ends_with_keeper_and_worker(work, packed):
+def test_scout_ends_with_keeper_and_worker(work, packed):
     with mounted(packed, work / "mnt") as mount:
-        lister = lister_of(mount)
+        scout = scout_of(mount)
         mount.kill_all()
-        wait_until(lambda: ended(lister), "the lister to end")
+        wait_until(lambda: ended(scout), "the scout to end")
         thaw("umount", mount.path)
 
 

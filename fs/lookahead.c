@@ -3,7 +3,6 @@
 #include "lookahead.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -63,69 +62,66 @@ bool thaw_lookahead_reap(struct thaw_lookahead *lookahead)
 	return true;
 }
 
-static bool is_heard(struct thaw_lookahead *lookahead)
+/* Whether the scout is there, and is not who asked. */
+static bool is_heard(struct thaw_lookahead *lookahead, pid_t pid)
 {
-	return lookahead && !atomic_load_explicit(&lookahead->ended, memory_order_relaxed);
+	return lookahead && pid != lookahead->pid &&
+	       !atomic_load_explicit(&lookahead->ended, memory_order_relaxed);
 }
 
-static void tell(struct thaw_lookahead *lookahead, const struct thaw_hint *hint)
+/* False when it was not told: when it is busy, so be it (EAGAIN). */
+static bool tell(struct thaw_lookahead *lookahead, const struct thaw_hint *hint)
 {
-	/* When it is busy, so be it: EAGAIN. */
-	if (send(lookahead->socket, hint, sizeof(*hint), MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
-	    errno != EAGAIN)
+	if (send(lookahead->socket, hint, sizeof(*hint), MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+		return true;
+	if (errno != EAGAIN)
 		atomic_store_explicit(&lookahead->ended, true, memory_order_relaxed);
+	return false;
 }
 
 void thaw_lookahead_listed(struct thaw_lookahead *lookahead, pid_t pid,
 			   const struct thaw_inode *directory)
 {
-	struct thaw_hint hint = {
-		.kind = THAW_HINT_LISTED,
-		.pid = (uint32_t)pid,
-		.ino = directory->ino,
-	};
+	struct thaw_hint hint = { .kind = THAW_HINT_LISTED, .ino = directory->ino };
 	struct thaw_inode bytecode;
 
-	if (is_heard(lookahead) &&
+	if (is_heard(lookahead, pid) &&
 	    thaw_image_lookup(lookahead->serving->image, directory->ino, THAW_BYTECODE,
 			      strlen(THAW_BYTECODE), &bytecode) == 0)
-		tell(lookahead, &hint);
+		(void)tell(lookahead, &hint);
 }
 
 void thaw_lookahead_missed(struct thaw_lookahead *lookahead, pid_t pid, const char *name,
 			   size_t len)
 {
-	struct thaw_hint hint = { .kind = THAW_HINT_MISSED, .pid = (uint32_t)pid };
+	struct thaw_hint hint = { .kind = THAW_HINT_MISSED };
 
-	if (!is_heard(lookahead) || len >= sizeof(hint.name) ||
+	if (!is_heard(lookahead, pid) || len >= sizeof(hint.name) ||
 	    strncmp(name, THAW_MISSED_PREFIX, strlen(THAW_MISSED_PREFIX)) != 0 ||
 	    atomic_fetch_add_explicit(&lookahead->missed, 1, memory_order_relaxed) >= MISSED_MAX)
 		return;
 	memcpy(hint.name, name, len);
-	tell(lookahead, &hint);
-}
-
-/* Whether the scout was told of a file of that directory; it is from now on. */
-static bool was_told(struct thaw_lookahead *lookahead, uint32_t directory)
-{
-	_Atomic uint32_t *slot = &lookahead->told[directory % THAW_LOOKAHEAD_TOLD];
-
-	return atomic_exchange_explicit(slot, directory, memory_order_relaxed) == directory;
+	(void)tell(lookahead, &hint);
 }
 
 void thaw_lookahead_read(struct thaw_lookahead *lookahead, pid_t pid,
 			 const struct thaw_inode *file, const void *data, size_t len)
 {
-	struct thaw_hint hint = { .pid = (uint32_t)pid, .ino = file->ino };
+	struct thaw_hint hint = { .ino = file->ino };
 	const char *bytes = data;
+	_Atomic uint32_t *told;
 
-	if (!is_heard(lookahead) || len < MAGIC_SIZE)
+	if (!is_heard(lookahead, pid) || len < MAGIC_SIZE)
 		return;
-	if (memcmp(bytes, "\177ELF", MAGIC_SIZE) == 0)
+	if (memcmp(bytes, "\177ELF", MAGIC_SIZE) == 0) {
 		hint.kind = THAW_HINT_LIBRARY;
-	else if (bytes[2] == '\r' && bytes[3] == '\n' && !was_told(lookahead, file->parent))
+		(void)tell(lookahead, &hint);
+	} else if (bytes[2] == '\r' && bytes[3] == '\n') {
 		hint.kind = THAW_HINT_BYTECODE;
-	else
-		return;
-	tell(lookahead, &hint);
+		told = &lookahead->told[file->parent % THAW_LOOKAHEAD_TOLD];
+		/* Two threads may tell it twice, which does no harm. */
+		if (atomic_load_explicit(told, memory_order_relaxed) != file->parent &&
+		    tell(lookahead, &hint))
+			atomic_store_explicit(told, file->parent, memory_order_relaxed);
+	}
 }

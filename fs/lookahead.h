@@ -18,7 +18,7 @@
 
 struct thaw_serving;
 
-/* Directories of which the worker remembers that it told of a file: by inode, the rest of the division. */
+/* Directories of which a worker remembers that it told of a file: by inode, modulo this. */
 #define THAW_LOOKAHEAD_TOLD 256u
 
 struct thaw_lookahead {
@@ -27,7 +27,7 @@ struct thaw_lookahead {
 	int root_fd; /* a detached clone of the mount, borrowed; -1: there is no looking ahead */
 	const char *root_path; /* for further clones; NULL: the scout ends when it is idle */
 	int socket; /* to the scout, once started; else -1 */
-	pid_t pid;    /* the scout's, until it is reaped; 0: none */
+	pid_t pid;    /* the scout's, until it is reaped; 0: none. Workers keep it */
 	int ended_fd; /* readable when it has ended; -1: none */
 
 	/* Of one worker. */
@@ -47,8 +47,8 @@ void thaw_lookahead_stop(struct thaw_lookahead *lookahead);
 bool thaw_lookahead_reap(struct thaw_lookahead *lookahead);
 
 /*
- * What the process pid was answered. From any thread; they never wait. A lookahead of NULL
- * is allowed.
+ * What the process pid was answered: the scout itself does not count. From any thread;
+ * they never wait. A lookahead of NULL is allowed.
  */
 void thaw_lookahead_listed(struct thaw_lookahead *lookahead, pid_t pid,
 			   const struct thaw_inode *directory);

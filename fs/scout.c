@@ -2,6 +2,7 @@
 /* Asking the mount for what will be asked for. */
 #include "scout.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
@@ -10,6 +11,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "lookahead.h"
@@ -25,6 +27,13 @@
  * the worker may live than the mount.
  */
 #define IDLE_MS 500
+/* A job that nobody's requests have followed for so long is not for an import. */
+#define STALE_MS 2000u
+/*
+ * Of one job, in bytes. Of what numpy, pandas, pyarrow and scikit-learn import, libarrow and
+ * the standard library's bytecode are the largest: 6 MiB each.
+ */
+#define JOB_MAX (64ull << 20)
 /* What is read at once, at multiples of it: as the kernel's readahead does. */
 #define STEP (128ull << 10)
 /* Libraries up to this size are read whole: see scout.h. */
@@ -39,9 +48,10 @@
 /* The newest job comes first: an import waits for those within it. */
 struct job {
 	struct thaw_inode inode; /* a directory, or a library */
-	uint64_t next;		 /* its child; of a library: byte of the first extent */
-	unsigned extents;	 /* a library has some that are left */
-	struct thaw_extent extent[THAW_LIBRARY_EXTENTS]; /* within the file */
+	uint64_t next;		 /* of a directory: its child */
+	uint64_t bytes;		 /* read, or to be read */
+	unsigned extents;	 /* of a library: how many are left */
+	struct thaw_extent extent[THAW_LIBRARY_EXTENTS]; /* within the file; the last is next */
 };
 
 struct jobs {
@@ -52,8 +62,8 @@ struct jobs {
 struct scout {
 	const struct thaw_image *image;
 	const char *root_path;
-	uint32_t pid;
 	int root; /* clone of the mount; -1 while it is not held */
+	dev_t device; /* of the mount */
 	int socket;
 	struct jobs packages; /* directories whose packages are to be looked at */
 	struct jobs files;    /* directories and libraries to be read */
@@ -64,16 +74,34 @@ struct scout {
 	char names[1 << 16]; /* what getdents64() fills and nobody reads */
 };
 
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail */
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
 /* -- asking -- */
+
+/* Something else may have been mounted at that path meanwhile. */
+static int clone_root(const struct scout *scout)
+{
+	_cleanup_(closep) int fd = thaw_warmer_clone_mount(scout->root_path);
+	struct stat st;
+
+	return fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == scout->device ? steal_fd(&fd) : -1;
+}
 
 static int open_inode(struct scout *scout, uint32_t ino, int flags)
 {
 	if (scout->root < 0)
-		scout->root = thaw_warmer_clone_mount(scout->root_path);
+		scout->root = clone_root(scout);
 	if (scout->root < 0)
 		return -1;
 	thaw_image_path(scout->image, ino, scout->path, sizeof(scout->path));
-	return openat(scout->root, scout->path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | flags);
+	return openat(scout->root, scout->path,
+		      O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | flags);
 }
 
 static int list_directory(struct scout *scout, uint32_t ino)
@@ -179,11 +207,14 @@ static void add_library(struct scout *scout, const struct thaw_inode *file)
 						     extents);
 	}
 	job = count ? add_job(&scout->files, file) : NULL;
-	/* The last is the next. */
-	for (unsigned i = count; job && i-- > 0;)
-		if (extents[i].size > 0 && extents[i].offset < file->size &&
-		    extents[i].size <= file->size - extents[i].offset)
-			job->extent[job->extents++] = extents[i];
+	for (unsigned i = count; job && i-- > 0;) {
+		if (extents[i].size == 0 || extents[i].offset >= file->size ||
+		    extents[i].size > file->size - extents[i].offset ||
+		    extents[i].size > JOB_MAX - job->bytes)
+			continue;
+		job->bytes += extents[i].size;
+		job->extent[job->extents++] = extents[i];
+	}
 }
 
 /* Only steps of libraries leave their job where it is, until its last. */
@@ -237,7 +268,11 @@ static void work(struct scout *scout, struct jobs *jobs)
 	} else if (packages) {
 		look_at_package(scout, child.ino);
 	} else {
-		read_file(scout, &child);
+		job->bytes += child.size;
+		if (job->bytes > JOB_MAX)
+			jobs->count--;
+		else
+			read_file(scout, &child);
 	}
 }
 
@@ -245,6 +280,9 @@ static void work(struct scout *scout, struct jobs *jobs)
 
 static void learn_name(struct scout *scout, const char *name)
 {
+	if (strncmp(name, THAW_MISSED_PREFIX, strlen(THAW_MISSED_PREFIX)) != 0 ||
+	    strchr(name, '/'))
+		return; /* no worker that is itself says that */
 	for (unsigned i = 0; i < scout->missed; i++)
 		if (strcmp(scout->missed_names[i], name) == 0)
 			return;
@@ -269,8 +307,6 @@ static void take(struct scout *scout, struct thaw_hint *hint)
 {
 	struct thaw_inode inode;
 
-	if (hint->pid == scout->pid)
-		return; /* what it asked for itself */
 	hint->name[sizeof(hint->name) - 1] = '\0';
 	if (hint->kind == THAW_HINT_MISSED)
 		learn_name(scout, hint->name);
@@ -289,18 +325,24 @@ static void take(struct scout *scout, struct thaw_hint *hint)
 static void __attribute__((noreturn)) run(struct scout *scout)
 {
 	struct pollfd hints = { .fd = scout->socket, .events = POLLIN };
+	uint64_t told = 0; /* when */
 
 	for (;;) {
 		bool busy = scout->packages.count > 0 || scout->files.count > 0;
 		struct thaw_hint hint;
 		int r = poll(&hints, 1, busy ? 0 : scout->root >= 0 ? IDLE_MS : -1);
 
+		if (r < 0 && errno != EINTR)
+			_exit(1);
 		if (r < 0)
-			continue; /* EINTR: nothing else is possible */
+			continue;
 		if (r > 0) {
+			told = now_ms();
 			if (recv(scout->socket, &hint, sizeof(hint), 0) != (ssize_t)sizeof(hint))
 				_exit(0); /* the worker has ended */
 			take(scout, &hint);
+		} else if (busy && now_ms() - told > STALE_MS) {
+			scout->packages.count = scout->files.count = 0;
 		} else if (busy) {
 			work(scout, &scout->packages);
 			work(scout, &scout->files);
@@ -319,6 +361,7 @@ void thaw_scout_run(const struct thaw_lookahead *lookahead, int socket)
 	int high_root = fcntl(lookahead->root_fd, F_DUPFD_CLOEXEC, 10);
 	struct thaw_serving *serving = lookahead->serving;
 	int high_index = fcntl(serving->index_fd, F_DUPFD_CLOEXEC, 10); /* -1: there is none */
+	struct stat st;
 
 	/* Keep nothing of the worker's, least of all the FUSE descriptor. */
 	if (!scout || high_socket < 0 || high_root < 0 || dup3(high_socket, 3, O_CLOEXEC) < 0 ||
@@ -329,9 +372,11 @@ void thaw_scout_run(const struct thaw_lookahead *lookahead, int socket)
 	if (syscall(SYS_close_range, high_index >= 0 ? 6 : 5, ~0u, 0) < 0)
 		_exit(1);
 	scout->root_path = lookahead->root_path;
-	scout->pid = (uint32_t)getpid();
 	scout->socket = 3;
 	scout->root = 4;
+	if (fstat(scout->root, &st) < 0)
+		_exit(1);
+	scout->device = st.st_dev;
 	if (thaw_sandbox_enter(scout->root_path ? THAW_SANDBOX_CLONER : THAW_SANDBOX_READER,
 			       scout->root) < 0 ||
 	    thaw_serving_open(serving, NULL) < 0)
@@ -341,6 +386,6 @@ void thaw_scout_run(const struct thaw_lookahead *lookahead, int socket)
 	if (!scout->done)
 		_exit(1);
 	if (lookahead->timeline)
-		thaw_timeline_set_warmer(lookahead->timeline, scout->pid);
+		thaw_timeline_set_warmer(lookahead->timeline, (uint32_t)getpid());
 	run(scout);
 }

@@ -11,6 +11,7 @@
 
 #include "digest.h"
 #include "image-internal.h"
+#include "util/bytes.h"
 #include "util/growing.h"
 
 #define HEADER_MIN ((size_t)ZSTD_FRAMEHEADERSIZE_MIN(ZSTD_f_zstd1))
@@ -27,7 +28,8 @@ struct thaw_frame_decoder {
 	ZSTD_inBuffer in;
 	ZSTD_outBuffer out;
 	size_t wanted; /* input to the end of a block and of the next one's header */
-	bool by_blocks; /* what it says of its size is what the index says */
+	bool ended; /* all of what was begun, as far as zstd is concerned */
+	bool by_blocks; /* it is of today's format, and gives the size that the index gives */
 };
 
 int thaw_frame_decoder_new(const struct thaw_image *image, struct thaw_frame_decoder **ret_decoder)
@@ -46,6 +48,9 @@ int thaw_frame_decoder_new(const struct thaw_image *image, struct thaw_frame_dec
 	(void)ZSTD_DCtx_setParameter(decoder->context, ZSTD_d_forceIgnoreChecksum, 1);
 	/* The output is one buffer that has room for all of it: no copy on the way. */
 	(void)ZSTD_DCtx_setParameter(decoder->context, ZSTD_d_stableOutBuffer, 1);
+	/* So no window is allocated either, however large a frame says that it is. */
+	(void)ZSTD_DCtx_setParameter(decoder->context, ZSTD_d_windowLogMax,
+				     ZSTD_dParam_getBounds(ZSTD_d_windowLogMax).upperBound);
 	*ret_decoder = decoder;
 	return 0;
 }
@@ -84,7 +89,10 @@ int thaw_frame_begin(struct thaw_frame_decoder *decoder, uint32_t number, void *
 	decoder->in = (ZSTD_inBuffer){ .src = decoder->stored, .size = frame.stored };
 	decoder->out = (ZSTD_outBuffer){ .dst = buf, .size = frame.size };
 	decoder->wanted = HEADER_MIN;
-	decoder->by_blocks = ZSTD_getFrameContentSize(decoder->stored, frame.stored) == frame.size;
+	decoder->ended = false;
+	decoder->by_blocks =
+		frame.stored >= HEADER_MIN && get_le32(decoder->stored) == ZSTD_MAGICNUMBER &&
+		ZSTD_getFrameContentSize(decoder->stored, frame.stored) == frame.size;
 	return 0;
 }
 
@@ -98,6 +106,7 @@ static size_t decode_block(struct thaw_frame_decoder *decoder)
 		in.size = in.pos + decoder->wanted;
 	r = ZSTD_decompressStream(decoder->context, &decoder->out, &in);
 	decoder->in.pos = in.pos;
+	decoder->ended = r == 0;
 	decoder->wanted = r ? r : HEADER_MIN; /* 0: at the end of what may be one of several */
 	return r;
 }
@@ -107,11 +116,12 @@ static size_t decode_whole(struct thaw_frame_decoder *decoder)
 	size_t n = ZSTD_decompressDCtx(decoder->context, decoder->out.dst, decoder->out.size,
 				       decoder->in.src, decoder->in.size);
 
-	if (!ZSTD_isError(n)) {
-		decoder->in.pos = decoder->in.size;
-		decoder->out.pos = n;
-	}
-	return n;
+	if (ZSTD_isError(n))
+		return n;
+	decoder->in.pos = decoder->in.size;
+	decoder->out.pos = n;
+	decoder->ended = true;
+	return 0;
 }
 
 int thaw_frame_advance(struct thaw_frame_decoder *decoder, size_t until, size_t *ret_ready,
@@ -122,7 +132,7 @@ int thaw_frame_advance(struct thaw_frame_decoder *decoder, size_t until, size_t 
 	bool all = until == out->size || !decoder->by_blocks;
 	size_t r = 0;
 
-	if (all && in->pos == 0)
+	if (all && in->pos == 0 && out->pos == 0)
 		r = decode_whole(decoder);
 	/* What comes last has no contents, and nobody waits for it: the frame's checksum. */
 	while (!ZSTD_isError(r) && (all ? in->pos < in->size : out->pos < until)) {
@@ -132,12 +142,14 @@ int thaw_frame_advance(struct thaw_frame_decoder *decoder, size_t until, size_t 
 		if (in->pos == before)
 			break;
 	}
-	*ret_ready = out->pos;
-	if (ZSTD_isError(r) || out->pos < (all ? out->size : until) ||
-	    (all && in->pos < in->size))
-		return thaw_damaged(err, "frame %" PRIu32 " is damaged (%s)", decoder->number,
-				    ZSTD_isError(r) ? ZSTD_getErrorName(r) : "its length");
-	return 0;
+	if (!ZSTD_isError(r) && (all ? out->pos == out->size && in->pos == in->size &&
+					       decoder->ended :
+				       out->pos >= until)) {
+		*ret_ready = out->pos;
+		return 0;
+	}
+	return thaw_damaged(err, "frame %" PRIu32 " is damaged (%s)", decoder->number,
+			    ZSTD_isError(r) ? ZSTD_getErrorName(r) : "its length");
 }
 
 int thaw_frame_decode(struct thaw_frame_decoder *decoder, uint32_t number, void *buf,

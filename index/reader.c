@@ -23,14 +23,14 @@
 
 enum entry_state { ENTRY_LOADING, ENTRY_READY, ENTRY_FAILED };
 
-/* All fields are protected by the reader's lock; data's bytes are not, once READY. */
+/* All fields are protected by the reader's lock; data's bytes are not, once they are there. */
 struct entry {
 	uint32_t frame;
 	enum entry_state state;
 	unsigned pins;
 	struct entry *newer, *older; /* in order of last use; only when READY and not pinned */
 	uint8_t *data;
-	size_t ready; /* bytes of data that are there, while LOADING */
+	size_t ready; /* bytes of data that are there, unless all are */
 	size_t capacity;
 };
 
@@ -287,7 +287,7 @@ static int pin_frame(struct thaw_reader *reader, uint32_t number, size_t until,
 		unlink_unused(reader, entry);
 	while (entry->state == ENTRY_LOADING && entry->ready < until)
 		pthread_cond_wait(&reader->loaded, &reader->lock);
-	if (entry->state == ENTRY_FAILED) {
+	if (entry->state == ENTRY_FAILED && entry->ready < until) {
 		unpin(reader, entry);
 		return thaw_damaged(err, "frame %" PRIu32 " cannot be had", number);
 	}

@@ -5,9 +5,9 @@
  * bounded cache of frames.
  *
  * Thread-safe. A frame that several threads want at once is read, verified and
- * decompressed by the first; the others wait for as much of it as they want. Frames in use are pinned;
- * the rest is kept in order of last use up to the bound, because the kernel's
- * page cache is the real cache. Memory: bound + one frame (and its compressed
+ * decompressed by the first; the others wait for as much of it as they want.
+ * Frames in use are pinned; the rest is kept in order of last use up to the bound,
+ * because the kernel's page cache is the real cache. Memory: bound + one frame (and its compressed
  * bytes) a thread.
  */
 #include <stddef.h>
@@ -41,7 +41,8 @@ static inline void thaw_reader_freep(struct thaw_reader **reader)
  *
  * Who pins a frame that is not in the cache has it decompressed only as far as the
  * bytes that he wants; unpinning decompresses the rest. So answer first, and then
- * unpin, soon: others may wait for that rest.
+ * unpin, soon: others may wait for that rest. Whoever holds a pin must not pin or read
+ * meanwhile: it might be that rest which he then waits for.
  */
 #define THAW_PIN_MAX 64u
 struct thaw_pin {
@@ -68,7 +69,8 @@ _must_check_ int thaw_reader_read(struct thaw_reader *reader, const struct thaw_
 
 /*
  * Have note called, by the thread that decodes, before and after each frame is
- * read, verified and decompressed; when in two parts, after the second. Set before the reader is used.
+ * read, verified and decompressed; when in two parts, after the second. Set before
+ * the reader is used.
  */
 typedef void thaw_reader_note(void *userdata, const struct thaw_frame *frame, bool done);
 void thaw_reader_observe(struct thaw_reader *reader, thaw_reader_note *note, void *userdata);

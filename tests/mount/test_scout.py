@@ -148,15 +148,29 @@ def test_names_that_are_too_many_or_too_long(work):
         assert settled(mount.path)["lookup"] - before["lookup"] == 1 + 4
 
 
+def test_names_of_two_pythons(work):
+    """What the scout looks up in vain itself teaches it nothing, and uses nothing up."""
+    kids = [b"k%02d" % number for number in range(20)]
+    image = packed(work, *(entry for top in (b"one", b"two") for entry in (
+        *package(top), *(entry for kid in kids for entry in package(top + b"/" + kid)))))
+    with mounted(image, work / "mnt") as mount:
+        for taught, top in enumerate(("one", "two"), 1):
+            assert not (mount.path / ("__init__.%s.so" % top)).exists()
+            before = settled(mount.path)
+            os.listdir(mount.path / top)
+            after = settled(mount.path)
+            assert after["lookup"] - before["lookup"] == 1 + taught * len(kids)
+
+
 # -- libraries --
 
-def elf(size, *segments):
+def elf(size, *segments, fill=os.urandom):
     """A file of that size whose program headers say so: flags, offset, bytes."""
     head = struct.pack("<4sBBBB8xHHIQQQIHHHHHH", b"\x7fELF", 2, 1, 1, 0, 3, 62, 1, 0, 64, 0, 0,
                        64, 56, len(segments), 0, 0, 0)
     for flags, offset, length in segments:
         head += struct.pack("<IIQQQQQQ", 1, flags, offset, offset, offset, length, length, PAGE)
-    return head + os.urandom(size - len(head))
+    return head + fill(size - len(head))
 
 
 READ, CODE, WRITE = 4, 5, 6
@@ -224,6 +238,19 @@ def test_library_that_lies(work, segments):
         read_head(mount.path / "small.so")
         settled(mount.path)
         assert all(cached(mount.path / "small.so"))
+
+
+def test_more_than_is_read_for_one_hint(work):
+    """65 MiB of it at once are left alone, 40 are read, and further 40 are not."""
+    image = packed(work, member(b"one.so", elf(70 * MIB, (WRITE, MIB, 65 * MIB), fill=bytes)),
+                   member(b"two.so", elf(90 * MIB, (WRITE, MIB, 40 * MIB),
+                                         (WRITE, 45 * MIB, 40 * MIB), fill=bytes)))
+    with mounted(image, work / "mnt") as mount:
+        read_head(mount.path / "one.so")
+        read_head(mount.path / "two.so")
+        settled(mount.path)
+        assert sum(cached(mount.path / "one.so")) <= 32
+        assert sum(cached(mount.path / "two.so")) in range(20 * MIB // PAGE, 41 * MIB // PAGE)
 
 
 def test_many_jobs_at_once(work):

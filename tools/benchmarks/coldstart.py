@@ -325,9 +325,19 @@ class Second(Mounted):
         spawn.run(self.mount.argv(self.directory))
         python = self._view(self.views[0], spawn.run)
         spawn.run(self.command(python), env=self.environment())
+        self._settle()
         # The second call tells what asking costs.
         first, self.before = (self.mount.counts(self.directory) for _ in range(2))
         self.asking = {key: self.before[key] - first[key] for key in first}
+
+    def _settle(self):
+        """Until nothing is asked ahead of the first session any more."""
+        reads, end = None, time.monotonic() + 10
+        while time.monotonic() < end:
+            before, reads = reads, self.mount.counts(self.directory)["reads"]
+            if reads == before:
+                return
+            time.sleep(0.5)
 
     def _view(self, path, run):
         # Without an upper directory an overlay wants two lower ones.

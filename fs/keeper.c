@@ -139,7 +139,7 @@ static void start_helpers(struct keeper *keeper, int caller_fd)
 		serving->lookahead = &keeper->lookahead;
 	keeper->state->plan->scout = keeper->lookahead.pid;
 	thaw_keeper_start_worker(keeper);
-	keeper->warmer.root_fd = safe_close(keeper->warmer.root_fd); /* the lister's */
+	keeper->warmer.root_fd = safe_close(keeper->warmer.root_fd); /* the scout's */
 }
 
 int thaw_keeper_run(struct thaw_keeper *given)

@@ -11,7 +11,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "lookahead.h"
@@ -28,7 +27,7 @@
  */
 #define IDLE_MS 500
 /* A job that nobody's requests have followed for so long is not for an import. */
-#define STALE_MS 2000u
+#define STALE_US 2000000u
 /*
  * Of one job, in bytes. Of what numpy, pandas, pyarrow and scikit-learn import, libarrow and
  * the standard library's bytecode are the largest: 6 MiB each.
@@ -73,14 +72,6 @@ struct scout {
 	char path[PATH_MAX];
 	char names[1 << 16]; /* what getdents64() fills and nobody reads */
 };
-
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail */
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 /* -- asking -- */
 
@@ -188,26 +179,36 @@ static void add_directory(struct scout *scout, struct jobs *jobs, uint32_t ino)
 		(void)add_job(jobs, &inode);
 }
 
-static void add_library(struct scout *scout, const struct thaw_inode *file)
+/* As the file says it. */
+static unsigned extents_of(struct scout *scout, const struct thaw_inode *file,
+			   struct thaw_extent *ret_extents)
 {
 	_cleanup_(closep) int fd = -1;
-	struct thaw_extent extents[THAW_LIBRARY_EXTENTS] = { { .size = file->size } };
-	unsigned count = 1;
+	ssize_t n;
+
+	if (file->size <= SMALL_LIBRARY) {
+		ret_extents[0] = (struct thaw_extent){ .size = file->size };
+		return 1;
+	}
+	fd = open_inode(scout, file->ino, 0);
+	n = fd < 0 ? -1 : pread(fd, scout->names, THAW_PAGE_SIZE, 0);
+	return n < 0 ? 0 :
+		       thaw_library_extents((const uint8_t *)scout->names, (size_t)n, ret_extents);
+}
+
+static void add_library(struct scout *scout, const struct thaw_inode *file)
+{
+	struct thaw_extent extents[THAW_LIBRARY_EXTENTS];
+	unsigned count;
 	struct job *job;
 
 	if (file->type != THAW_REGULAR || !is_new(scout, file->ino))
 		return;
-	if (file->size > SMALL_LIBRARY) {
-		ssize_t n;
-
-		fd = open_inode(scout, file->ino, 0);
-		n = fd < 0 ? -1 : pread(fd, scout->names, THAW_PAGE_SIZE, 0);
-		count = n < 0 ? 0 :
-				thaw_library_extents((const uint8_t *)scout->names, (size_t)n,
-						     extents);
-	}
-	job = count ? add_job(&scout->files, file) : NULL;
-	for (unsigned i = count; job && i-- > 0;) {
+	count = extents_of(scout, file, extents);
+	if (count == 0)
+		return;
+	job = add_job(&scout->files, file);
+	for (unsigned i = count; i-- > 0;) {
 		if (extents[i].size == 0 || extents[i].offset >= file->size ||
 		    extents[i].size > file->size - extents[i].offset ||
 		    extents[i].size > JOB_MAX - job->bytes)
@@ -217,13 +218,18 @@ static void add_library(struct scout *scout, const struct thaw_inode *file)
 	}
 }
 
-/* Only steps of libraries leave their job where it is, until its last. */
+/* A step of a job; whether others follow, here and below. */
 static bool library_step(struct scout *scout, struct job *job)
 {
-	struct thaw_extent *extent = &job->extent[job->extents - 1];
-	_cleanup_(closep) int fd = open_inode(scout, job->inode.ino, 0);
-	uint64_t end = extent->offset + extent->size;
+	_cleanup_(closep) int fd = -1;
+	struct thaw_extent *extent;
+	uint64_t end;
 
+	if (job->extents == 0)
+		return false; /* none of those that it named were within it */
+	extent = &job->extent[job->extents - 1];
+	end = extent->offset + extent->size;
+	fd = open_inode(scout, job->inode.ino, 0);
 	if (fd < 0 || !read_step(fd, &extent->offset, end))
 		return false;
 	extent->size = end - extent->offset;
@@ -232,48 +238,69 @@ static bool library_step(struct scout *scout, struct job *job)
 	return job->extents > 0;
 }
 
-/* The next of its children that there is something to do for; false at the end. */
-static bool next_child(struct scout *scout, struct job *job, bool packages,
+static bool is_package(const struct scout *scout, const struct thaw_inode *inode)
+{
+	struct thaw_inode init;
+
+	return inode->type == THAW_DIRECTORY &&
+	       thaw_image_lookup(scout->image, inode->ino, INIT, strlen(INIT), &init) == 0;
+}
+
+static bool is_module(const struct scout *scout, const struct thaw_inode *inode)
+{
+	return inode->type == THAW_REGULAR && inode->size <= BYTECODE_MAX;
+}
+
+/* The next of its children that is wanted; false at the end. */
+static bool next_child(const struct scout *scout, struct job *job,
+		       bool (*wanted)(const struct scout *, const struct thaw_inode *),
 		       struct thaw_inode *ret_child)
 {
 	struct thaw_name name;
-	struct thaw_inode init;
 
 	while (job->next < job->inode.size) {
 		thaw_image_child(scout->image, &job->inode, job->next++, &name, ret_child);
-		if (packages ? ret_child->type == THAW_DIRECTORY &&
-				       thaw_image_lookup(scout->image, ret_child->ino, INIT,
-							 strlen(INIT), &init) == 0 :
-			       ret_child->type == THAW_REGULAR && ret_child->size <= BYTECODE_MAX)
+		if (wanted(scout, ret_child))
 			return true;
 	}
 	return false;
 }
 
-/* One step of the newest job: a package, a file, or a part of a library. */
-static void work(struct scout *scout, struct jobs *jobs)
+static bool package_step(struct scout *scout, struct job *job)
 {
-	bool packages = jobs == &scout->packages;
-	struct thaw_inode child;
-	struct job *job;
+	struct thaw_inode package;
 
-	if (jobs->count == 0)
-		return;
-	job = &jobs->job[jobs->count - 1];
-	if (job->inode.type == THAW_REGULAR) {
-		if (job->extents == 0 || !library_step(scout, job))
-			jobs->count--;
-	} else if (!next_child(scout, job, packages, &child)) {
+	if (!next_child(scout, job, is_package, &package))
+		return false;
+	look_at_package(scout, package.ino);
+	return true;
+}
+
+static bool bytecode_step(struct scout *scout, struct job *job)
+{
+	struct thaw_inode module;
+
+	if (!next_child(scout, job, is_module, &module))
+		return false;
+	job->bytes += module.size;
+	if (job->bytes > JOB_MAX)
+		return false;
+	read_file(scout, &module);
+	return true;
+}
+
+static bool file_step(struct scout *scout, struct job *job)
+{
+	return job->inode.type == THAW_REGULAR ? library_step(scout, job) :
+						 bytecode_step(scout, job);
+}
+
+/* A step of the newest job. */
+static void work(struct scout *scout, struct jobs *jobs,
+		 bool (*step)(struct scout *, struct job *))
+{
+	if (jobs->count > 0 && !step(scout, &jobs->job[jobs->count - 1]))
 		jobs->count--;
-	} else if (packages) {
-		look_at_package(scout, child.ino);
-	} else {
-		job->bytes += child.size;
-		if (job->bytes > JOB_MAX)
-			jobs->count--;
-		else
-			read_file(scout, &child);
-	}
 }
 
 /* -- hints -- */
@@ -337,15 +364,15 @@ static void __attribute__((noreturn)) run(struct scout *scout)
 		if (r < 0)
 			continue;
 		if (r > 0) {
-			told = now_ms();
+			told = thaw_timeline_now();
 			if (recv(scout->socket, &hint, sizeof(hint), 0) != (ssize_t)sizeof(hint))
 				_exit(0); /* the worker has ended */
 			take(scout, &hint);
-		} else if (busy && now_ms() - told > STALE_MS) {
+		} else if (busy && thaw_timeline_now() - told > STALE_US) {
 			scout->packages.count = scout->files.count = 0;
 		} else if (busy) {
-			work(scout, &scout->packages);
-			work(scout, &scout->files);
+			work(scout, &scout->packages, package_step);
+			work(scout, &scout->files, file_step);
 		} else {
 			if (!scout->root_path)
 				_exit(0); /* there is no way back to the mount */

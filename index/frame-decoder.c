@@ -155,12 +155,8 @@ int thaw_frame_advance(struct thaw_frame_decoder *decoder, size_t until, size_t 
 int thaw_frame_decode(struct thaw_frame_decoder *decoder, uint32_t number, void *buf,
 		      struct thaw_error *err)
 {
-	struct thaw_frame frame;
 	size_t ready;
 	int r = thaw_frame_begin(decoder, number, buf, err);
 
-	if (r < 0)
-		return r;
-	thaw_image_frame(decoder->image, number, &frame);
-	return thaw_frame_advance(decoder, frame.size, &ready, err);
+	return r < 0 ? r : thaw_frame_advance(decoder, decoder->out.size, &ready, err);
 }

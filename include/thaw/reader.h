@@ -7,8 +7,8 @@
  * Thread-safe. A frame that several threads want at once is read, verified and
  * decompressed by the first; the others wait for as much of it as they want.
  * Frames in use are pinned; the rest is kept in order of last use up to the bound,
- * because the kernel's page cache is the real cache. Memory: bound + one frame (and its compressed
- * bytes) a thread.
+ * because the kernel's page cache is the real cache. Memory: bound + one frame (and
+ * its compressed bytes) a thread.
  */
 #include <stddef.h>
 #include <stdint.h>

@@ -60,6 +60,13 @@ void spec_poke(struct spec *spec, enum spec_place place, uint64_t offset, unsign
 		(struct spec_poke){ .place = place, .offset = offset, .value = value, .width = width };
 }
 
+void spec_clear_stream(struct spec *spec)
+{
+	buffer_deinit(&spec->stream);
+	spec->stream_size = 0;
+	spec->frame_count = 0;
+}
+
 void spec_add_frame(struct spec *spec, const void *data, size_t size, bool annex)
 {
 	struct spec_frame *frame = &spec->frames[spec->frame_count++];

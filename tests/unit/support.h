@@ -136,6 +136,8 @@ void spec_sample(struct spec *spec);
  */
 void spec_relocated(struct spec *spec, const void *content, size_t size, const void *section,
 		    size_t section_size);
+/* So that other frames can be added, or none. */
+void spec_clear_stream(struct spec *spec);
 /* Compress data and add it as a frame of the stream, or of the annex. */
 void spec_add_frame(struct spec *spec, const void *data, size_t size, bool annex);
 void spec_poke(struct spec *spec, enum spec_place place, uint64_t offset, unsigned width,

@@ -312,9 +312,7 @@ static void empty(void **state)
 	struct thaw_inode inode;
 
 	/* A root without children, a stream without bytes. */
-	buffer_deinit(&s->spec.stream);
-	s->spec.stream_size = 0;
-	s->spec.frame_count = 0;
+	spec_clear_stream(&s->spec);
 	s->spec.record_count = 2;
 	s->spec.records[1].size = 0;
 	s->spec.strings_size = 0;

@@ -33,9 +33,7 @@ static int setup(void **state)
 	s->content = malloc(SIZE);
 	fill_pattern(s->content, SIZE, 5);
 	spec_sample(&s->spec);
-	buffer_deinit(&s->spec.stream);
-	s->spec.stream_size = 0;
-	s->spec.frame_count = 0;
+	spec_clear_stream(&s->spec);
 	spec_add_frame(&s->spec, s->content, SIZE, false);
 	s->spec.records[2].data = 0;
 	s->spec.records[2].size = SIZE; /* "a" */

@@ -56,9 +56,7 @@ static int setup(void **state)
 	s->stream = malloc(STREAM);
 	fill_pattern(s->stream, STREAM, 11);
 	spec_sample(&s->spec);
-	buffer_deinit(&s->spec.stream);
-	s->spec.stream_size = 0;
-	s->spec.frame_count = 0;
+	spec_clear_stream(&s->spec);
 	for (unsigned i = 0; i < FRAMES; i++)
 		spec_add_frame(&s->spec, s->stream + i * FRAME, FRAME, false);
 	s->spec.records[2].data = 0;

@@ -495,8 +495,9 @@ def read_object(stream):
 def test_sigterm_reaches_the_command(tiny, work, who):
     with held(work, who, tiny, script="trap 'echo caught; exit 7' TERM") as one:
         one.process.terminate()
-        one.process.stdin.write(b":\n")  # dash handles traps between commands
-        one.process.stdin.flush()
+        # dash handles traps between commands; if it is there, it has ended already.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(one.process.stdin.fileno(), b":\n")
         assert one.process.wait(timeout=20) == 7
         assert one.process.stdout.read() == b"caught\n"
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What this machine does besides the work that is measured, and the state it is put into."""
 
+import glob
 import hashlib
 import os
 import platform
@@ -64,6 +65,19 @@ def drop_caches():
     if can_drop_caches():
         with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as stream:
             stream.write("3\n")
+
+
+def takes_idle_pages():
+    """Whether the kernel empties caches by itself (DAMON): what was read may be read again."""
+    for path in glob.glob("/sys/kernel/mm/damon/admin/kdamonds/*/state") + \
+            ["/sys/module/damon_reclaim/parameters/enabled"]:
+        try:
+            with open(path, encoding="ascii") as stream:
+                if stream.read().strip() in ("on", "Y"):
+                    return True
+        except OSError:
+            pass  # a kernel without it, or not for us to see
+    return False
 
 
 def read_into_cache(path):

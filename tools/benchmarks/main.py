@@ -107,6 +107,9 @@ def run(bench, module, tables, options):
     notes = []
     if not machine.can_drop_caches():
         notes.append("**Caches were not dropped (that needs root): every row ran warm.**")
+    if machine.takes_idle_pages():
+        notes.append("The kernel takes idle pages away by itself here (DAMON): a few reads of a "
+                     "session for which all was there are due to that.")
     if not bench.cgroup.path:
         notes.append("CPU seconds are those of the whole machine (no cgroup could be made).")
     start = time.time()

@@ -58,8 +58,12 @@ def worker_of(node, client, session, directory):
     return client.stat(session, str(directory))["worker"]
 
 
+def keepers_of(client):
+    return {i["keeper"] for i in client.images() if "keeper" in i}
+
+
 def keeper_of(client):
-    keeper, = {i["keeper"] for i in client.images()}
+    keeper, = keepers_of(client)
     return keeper
 
 
@@ -71,10 +75,6 @@ def replaced(node, client, view, worker):
         if error.name != "Io":
             raise
         return False
-
-
-def keepers_of(client):
-    return [i["keeper"] for i in client.images() if "keeper" in i]
 
 
 # -- much of it --
@@ -240,7 +240,7 @@ def test_service_killed_while_a_keeper_is_adopting(work, image):
             node.kill().start()
             with node.client() as client:
                 # The old one takes its time to die on a busy machine, and is found alive first.
-                wait_until(lambda: keepers_of(client) not in ([], [keeper]), "another keeper")
+                wait_until(lambda: keepers_of(client) not in (set(), {keeper}), "another keeper")
                 worker = worker_of(node, client, "s", work / "view")
                 os.kill(worker, signal.SIGKILL)
                 # Asks the worker, so that there is another before its keeper is killed.
@@ -270,7 +270,7 @@ def test_keeper_and_worker_killed(work, image, service_away):
         forever = {"kind": "ttl"}
         client.open("s", str(image), work / "view", lease=forever)
         client.open("s", str(image), work / "other", lease=forever, writable=True)
-        keeper, worker = keeper_of_all(client), worker_of(node, client, "s", work / "view")
+        keeper, worker = keepers_of(client), worker_of(node, client, "s", work / "view")
         second = worker_of(node, client, "s", work / "other")
         if service_away:
             node.kill()
@@ -283,10 +283,6 @@ def test_keeper_and_worker_killed(work, image, service_away):
         with node.client() as again:
             again.open("s", str(image), work / "view")
             assert (work / "view" / "file").read_bytes() == b"data"
-
-
-def keeper_of_all(client):
-    return {i["keeper"] for i in client.images()}
 
 
 def test_stale_mounts_with_something_on_top(work, image):

@@ -188,11 +188,8 @@ def descriptors(pid):
 
 def test_descriptors_are_closed(node, image, work):
     """Those of failed calls, of unknown ones, and those that no parameter names."""
-    def settled():
-        return descriptors(node.process.pid)
-
     node.views()
-    before = settled()
+    before = descriptors(node.process.pid)
     with open(image, "rb") as stream:
         for _ in range(20):
             with node.client() as client:
@@ -204,7 +201,8 @@ def test_descriptors_are_closed(node, image, work):
                         pass
                 client.send("Open", {"session": "s", "image": "x", "fd": 3, "directory": "rel"},
                             [stream.fileno()] * 4)
-    wait_until(lambda: settled() == before, "descriptors to be closed")
+    # Fewer, if the first connection's was not closed yet.
+    wait_until(lambda: descriptors(node.process.pid) <= before, "descriptors to be closed")
 
 
 def test_too_many_descriptors(node, image):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images to warm, counters to compare, and the processes behind a mount."""
+import contextlib
 import json
 import os
 import pathlib
@@ -112,8 +113,11 @@ def stat(path, **options):
 def reclaims():
     """Changes whenever somebody, or want of memory, empties the machine's caches.
 
-    Or when a page is read again that was taken away: DAMON does that uncounted.
+    Or when a page is read again that was taken away: DAMON does that uncounted. Each CPU
+    counts for itself at first, and only root can have it all added up at once.
     """
+    with contextlib.suppress(OSError):
+        pathlib.Path("/proc/sys/vm/stat_refresh").read_bytes()
     return [line for line in pathlib.Path("/proc/vmstat").read_text().splitlines()
             if line.startswith(("drop_", "pgsteal_", "slabs_scanned ", "pginodesteal ",
                                 "workingset_refault_file "))]

@@ -231,6 +231,7 @@ struct image {
 	bool plain;	   /* no view of it needs a rendered layer */
 	int index_fd;	   /* for jobs that render: thaw_decode(), or -1 */
 	bool checked;	   /* a job looks whether it lives */
+	bool check_again;  /* that job had looked when its keeper ended */
 	uint64_t check_at; /* when to look, since its keeper is not known; 0: it is */
 	bool unknown;	   /* and the log has been told */
 	bool lost;	   /* nobody serves it */

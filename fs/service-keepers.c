@@ -292,9 +292,14 @@ static void check_message(struct job *job, const struct job_message *message, in
 static void check_ended(struct job *job)
 {
 	struct image *image = job->image;
+	bool again = image->check_again;
 
-	image->checked = false;
-	if (!job->done && image->state == IMAGE_READY && !image->gone)
+	image->checked = image->check_again = false;
+	if (image->gone || image->state != IMAGE_READY)
+		return;
+	if (again)
+		image_check(image, job->service);
+	else if (!job->done)
 		image_check_later(image, job->service);
 }
 
@@ -306,16 +311,23 @@ void image_check_later(struct image *image, struct service *service)
 
 void image_check(struct image *image, struct service *service)
 {
-	struct job *job = image->checked ? NULL : job_new(service, "check image", NULL);
+	struct job *job;
 
 	image->check_at = 0;
-	if (!job)
+	if (image->checked) {
+		/* The keeper that it has found may be the one that has just ended. */
+		image->check_again = true;
 		return;
-	job->image = image;
-	job->message = check_message;
-	job->end = check_ended;
-	if (job_start(service, job, run_check, NULL, 0) < 0)
+	}
+	job = job_new(service, "check image", NULL);
+	if (job) {
+		job->image = image;
+		job->message = check_message;
+		job->end = check_ended;
+		image->checked = job_start(service, job, run_check, NULL, 0) == 0;
+	}
+	if (!image->checked) {
 		free(job);
-	else
-		image->checked = true;
+		image_check_later(image, service);
+	}
 }

@@ -13,6 +13,7 @@ from support.command import REFUSED, environment, one_error_line, run, thaw
 from support.mounts import mount_at, mounted, wait_until
 from support.service import Service, identity, image, service, thaw_client  # noqa: F401
 from support.tars import member, tar
+from support.warm import kill_together
 
 pytestmark = pytest.mark.fuse
 
@@ -453,8 +454,8 @@ def test_deaths_under_a_users_service(work, image, user):
         os.kill(keeper, signal.SIGKILL)
         wait_until(lambda: look()[0] not in (0, keeper), "another keeper")
         assert data() == b"data"
-        for pid in look():
-            os.kill(pid, signal.SIGKILL)
+        keeper, worker = look()
+        kill_together([keeper], [worker])
         wait_until(lambda: not json.loads(as_user(node, user, "ps", "--json").out)["views"],
                    "the view to be given up")
         as_user(node, user, "open", "s", image, work / "view")

@@ -19,6 +19,7 @@ from support.command import one_error_line, run, thaw
 from support.mounts import mount_at, mount_table, mounts_below, processes, wait_until
 from support.service import Service, image, service, thaw_client  # noqa: F401
 from support.tars import member, tar
+from support.warm import kill_together
 
 sys.path.insert(0, str(command.PROJECT / "tests" / "fixtures"))
 
@@ -248,6 +249,20 @@ def test_service_killed_while_a_keeper_is_adopting(work, image):
         assert not node.events("keeper-unknown") and not node.events("detached")
 
 
+def test_keepers_killed_as_soon_as_they_are_known(work, image):
+    """
+    Also while the job that has found one is about to end. That takes a busy machine: of
+    the service that forgot such a death, one run in two of 1,500 rounds failed on one.
+    """
+    with service(work) as node, node.client() as client:
+        client.open("s", str(image), work / "view", lease={"kind": "ttl"})
+        for _ in range(300):
+            keeper = keeper_of(client)
+            os.kill(keeper, signal.SIGKILL)
+            wait_until(lambda: not keepers_of(client) <= {keeper, 0}, "another keeper")
+        assert (work / "view" / "file").read_bytes() == b"data"
+
+
 def test_keeper_killed_while_the_service_is_away(work, image):
     with service(work) as node, node.client() as client:
         client.open("s", str(image), work / "view", lease={"kind": "ttl"})
@@ -274,8 +289,7 @@ def test_keeper_and_worker_killed(work, image, service_away):
         second = worker_of(node, client, "s", work / "other")
         if service_away:
             node.kill()
-        for pid in (*keeper, worker, second):
-            os.kill(pid, signal.SIGKILL)
+        kill_together(keeper, [worker, second])
         if service_away:
             node.start()
         wait_until(lambda: not node.views(), "the views to be given up")

@@ -5,13 +5,14 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import sys
 
 import pytest
 
 from . import command, images
 from .command import binary, run, thaw
-from .mounts import children  # noqa: F401 (for tests)
+from .mounts import children, wait_until  # noqa: F401 (children: for tests)
 from .tars import directory, member, tar
 
 sys.path.insert(0, str(command.PROJECT / "tests" / "fixtures"))
@@ -148,6 +149,17 @@ def process_state(pid):
 
 def ended(pid):
     return process_state(pid) in "XZ"
+
+
+def kill_together(keepers, workers):
+    """So that no keeper replaces a worker, and nobody a keeper whose worker lives."""
+    for pid in keepers:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: all(ended(pid) for pid in workers), "the workers to end")
+    for pid in keepers:
+        os.kill(pid, signal.SIGKILL)
 
 
 # -- what a machine may lack
